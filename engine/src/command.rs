@@ -1,0 +1,102 @@
+//! What JavaScript asks of an endpoint. Sessions are numbered by JavaScript, streams by their scheme.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::identity::QuicIdentity;
+
+pub enum Command {
+    /// Send a datagram outside every scheme.
+    SendRaw {
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        data: Vec<u8>,
+    },
+    /// Treat a datagram as if it had just arrived, for a flow that was handed over.
+    Inject {
+        remote: SocketAddr,
+        data: Vec<u8>,
+    },
+    /// JavaScript serves this remote: all its datagrams are wanted.
+    Claim {
+        remote: SocketAddr,
+    },
+    /// JavaScript no longer serves this remote.
+    Release {
+        remote: SocketAddr,
+    },
+    /// Prepare an initiator; nothing is sent before `Proceed`.
+    Initiate {
+        session: u32,
+        identity: Arc<QuicIdentity>,
+        peer: Peer,
+        max_first_datagram: usize,
+    },
+    /// The scheme was agreed on: take the flow over.
+    Proceed {
+        session: u32,
+        send_first_flight: bool,
+        early: Vec<Vec<u8>>,
+    },
+    /// Take the flow over as the responder.
+    Respond {
+        session: u32,
+        identity: Arc<QuicIdentity>,
+        peer: Peer,
+        early: Vec<Vec<u8>>,
+    },
+    OpenStream {
+        session: u32,
+        token: u32,
+    },
+    CancelOpen {
+        session: u32,
+        token: u32,
+    },
+    Write {
+        session: u32,
+        stream: u64,
+        data: Bytes,
+    },
+    Finish {
+        session: u32,
+        stream: u64,
+    },
+    Reset {
+        session: u32,
+        stream: u64,
+    },
+    Stop {
+        session: u32,
+        stream: u64,
+    },
+    /// JavaScript has passed this many of a stream's bytes on, and takes as many more.
+    Consumed {
+        session: u32,
+        stream: u64,
+        bytes: usize,
+    },
+    Datagram {
+        session: u32,
+        payload: Bytes,
+    },
+    /// `orderly`: deliver what was written to finished streams first.
+    Close {
+        session: u32,
+        code: u32,
+        orderly: bool,
+    },
+    /// Close every session, then the port.
+    Shutdown,
+}
+
+/// The other end of a flow.
+#[derive(Clone, Copy)]
+pub struct Peer {
+    pub remote: SocketAddr,
+    pub local: Option<IpAddr>,
+    /// The largest UDP payload that its path is assumed to carry.
+    pub max_udp_payload: u16,
+}

@@ -1,0 +1,562 @@
+//! A port without its socket: the flow table, and the sessions on the flows. Sans-IO.
+//!
+//! Inputs are [`Core::handle_command`], [`Core::handle_datagram`] and [`Core::handle_timeout`]; after any of them the owner
+//! calls [`Core::poll_transmit`] until it returns `None`, takes what [`Core::events`] holds, and comes back at
+//! [`Core::poll_timeout`] at the latest. [`Core::set_waiting`] tells how far behind JavaScript is.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use quinn_proto::{
+    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, ServerConfig, Transmit,
+};
+
+use crate::command::{Command, Peer};
+use crate::events::{Events, MAX_WAITING_BYTES};
+use crate::identity::QuicIdentity;
+use crate::notice::{CloseCause, Notice};
+use crate::session::Session;
+
+/// Datagrams outside the schemes that may wait for JavaScript; more are dropped and counted.
+const MAX_WAITING_RAW: usize = 512;
+
+/// Strangers whose proposal has just been passed on: what follows on its heels is theirs, too (design: the rest of a first
+/// flight). The oldest is forgotten for the newest.
+const MAX_STRANGERS: usize = 1024;
+
+/// Datagrams of such a stranger that are passed on before JavaScript claims the flow.
+const STRANGER_DATAGRAMS: u8 = 8;
+
+/// Answers of QUIC itself (version negotiation, stateless reset) and first flights that wait to be sent.
+const MAX_RESPONSES: usize = 1024;
+
+#[derive(Default)]
+struct Flow {
+    /// JavaScript has a socket for it.
+    claimed: bool,
+    /// Its datagrams go to a scheme, all but PSEC frames.
+    handed_over: bool,
+    /// A responder that waits for the initiator's first packet.
+    expecting: Option<(u32, Arc<ServerConfig>)>,
+    sessions: usize,
+}
+
+/// Where a datagram came from.
+#[derive(Clone, Copy)]
+pub struct Origin {
+    pub remote: SocketAddr,
+    pub local: Option<IpAddr>,
+    pub ecn: Option<EcnCodepoint>,
+}
+
+/// What was turned away, and why.
+#[derive(Default, Clone, Copy)]
+pub struct Counters {
+    /// Datagrams of strangers that were no proposals
+    pub strangers: u64,
+    /// Datagrams for which JavaScript had no room
+    pub raw_overflow: u64,
+    /// Packets of a scheme that no session took
+    pub unroutable: u64,
+}
+
+pub struct Core {
+    endpoint: Endpoint,
+    flows: HashMap<SocketAddr, Flow>,
+    strangers: HashMap<SocketAddr, u8>,
+    strangers_by_age: VecDeque<SocketAddr>,
+    any_stranger: bool,
+    sessions: HashMap<u32, (Session, SocketAddr)>,
+    by_handle: HashMap<ConnectionHandle, u32>,
+    timeouts: BTreeSet<(Instant, u32)>,
+    timeout_of: HashMap<u32, Instant>,
+    ready: VecDeque<u32>,
+    is_ready: HashSet<u32>,
+    responses: VecDeque<(SocketAddr, Option<IpAddr>, Vec<u8>)>,
+    starved: Vec<u32>,
+    waiting_bytes: usize,
+    waiting_raw: usize,
+    closing: bool,
+    pub events: Events,
+    pub counters: Counters,
+}
+
+impl Core {
+    /// `any_stranger`: pass on every datagram of unknown remotes, not only what begins like a proposal.
+    pub fn new(may_fragment: bool, any_stranger: bool) -> Self {
+        let mut config = EndpointConfig::default();
+        // RFC 9287 would let QUIC packets begin with 0..63, where PSEC frames and DTLS records are told apart from them.
+        config.grease_quic_bit(false);
+        Self {
+            endpoint: Endpoint::new(Arc::new(config), None, !may_fragment, None),
+            flows: HashMap::new(),
+            strangers: HashMap::new(),
+            strangers_by_age: VecDeque::new(),
+            any_stranger,
+            sessions: HashMap::new(),
+            by_handle: HashMap::new(),
+            timeouts: BTreeSet::new(),
+            timeout_of: HashMap::new(),
+            ready: VecDeque::new(),
+            is_ready: HashSet::new(),
+            responses: VecDeque::new(),
+            starved: Vec::new(),
+            waiting_bytes: 0,
+            waiting_raw: 0,
+            closing: false,
+            events: Events::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// How much waits for JavaScript outside of [`Self::events`].
+    pub fn set_waiting(&mut self, bytes: usize, raw: usize) {
+        self.waiting_bytes = bytes;
+        self.waiting_raw = raw;
+        if self.starved.is_empty() || bytes + self.events.bytes() >= MAX_WAITING_BYTES {
+            return;
+        }
+        for id in std::mem::take(&mut self.starved) {
+            if let Some((session, _)) = self.sessions.get_mut(&id) {
+                session.resume(&mut self.events, |out| {
+                    bytes + out.bytes() >= MAX_WAITING_BYTES
+                });
+                self.touch(id);
+            }
+        }
+    }
+
+    /// Whether sessions have something that JavaScript had no room for.
+    pub fn is_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// Whether [`Command::Shutdown`] was asked for.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    pub fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::SendRaw {
+                remote,
+                local,
+                data,
+            } => self.respond_raw(remote, local, data),
+            Command::Inject { remote, data } => {
+                let origin = Origin {
+                    remote,
+                    local: None,
+                    ecn: None,
+                };
+                self.route(now, origin, BytesMut::from(&data[..]));
+            }
+            Command::Claim { remote } => {
+                self.strangers.remove(&remote);
+                let flow = self.flows.entry(remote).or_default();
+                flow.claimed = true;
+                flow.handed_over = false;
+            }
+            Command::Release { remote } => {
+                if let Some(flow) = self.flows.get_mut(&remote) {
+                    flow.claimed = false;
+                }
+                self.forget_unused_flow(remote);
+            }
+            Command::Initiate {
+                session,
+                identity,
+                peer,
+                max_first_datagram,
+            } => self.initiate(now, session, &identity, peer, max_first_datagram),
+            Command::Proceed {
+                session,
+                send_first_flight,
+                early,
+            } => self.proceed(now, session, send_first_flight, early),
+            Command::Respond {
+                session,
+                identity,
+                peer,
+                early,
+            } => self.respond(now, session, &identity, peer, early),
+            Command::Close {
+                session,
+                code,
+                orderly,
+            } => self.close(now, session, code, orderly),
+            Command::Shutdown => {
+                self.closing = true;
+                let ids: Vec<u32> = self.sessions.keys().copied().collect();
+                for id in ids {
+                    self.close(now, id, 0, false);
+                }
+            }
+            Command::OpenStream { session, token } => {
+                self.with_session(session, |session, out| session.open_stream(token, out));
+            }
+            Command::CancelOpen { session, token } => {
+                self.with_session(session, |session, _| session.cancel_open(token));
+            }
+            Command::Write {
+                session,
+                stream,
+                data,
+            } => self.with_session(session, |session, out| session.write(stream, data, out)),
+            Command::Finish { session, stream } => {
+                self.with_session(session, |session, out| session.finish(stream, out));
+            }
+            Command::Reset { session, stream } => {
+                self.with_session(session, |session, _| session.reset(stream));
+            }
+            Command::Stop { session, stream } => {
+                self.with_session(session, |session, _| session.stop(stream));
+            }
+            Command::Consumed {
+                session,
+                stream,
+                bytes,
+            } => {
+                let full = self.is_full();
+                self.with_session(session, |session, out| {
+                    session.consumed(stream, bytes, out, full);
+                });
+            }
+            Command::Datagram { session, payload } => {
+                self.with_session(session, |session, out| session.datagram(payload, out));
+            }
+        }
+    }
+
+    pub fn handle_datagram(&mut self, now: Instant, origin: Origin, data: BytesMut) {
+        let Some(first) = data.first().copied() else {
+            return;
+        };
+        // The first byte tells a PSEC frame from scheme traffic; reject is exactly one byte.
+        let is_frame = first <= 1 || (first == 255 && data.len() == 1);
+        match self.flows.get(&origin.remote) {
+            Some(flow) if flow.handed_over && !is_frame => self.route(now, origin, data),
+            Some(_) => self.surface(origin, &data),
+            None if first == 0 || self.any_stranger => {
+                self.remember_stranger(origin.remote);
+                self.surface(origin, &data);
+            }
+            None => match self.strangers.get_mut(&origin.remote) {
+                Some(left) if *left > 0 => {
+                    *left -= 1;
+                    self.surface(origin, &data);
+                }
+                // A session whose remote got a new address from its NAT: QUIC knows it by its connection id.
+                _ if (0x40..0x80).contains(&first) => self.route(now, origin, data),
+                _ => self.counters.strangers += 1,
+            },
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, id)) = self.timeouts.first().copied() {
+            if at > now {
+                return;
+            }
+            self.timeouts.pop_first();
+            self.timeout_of.remove(&id);
+            if let Some((session, _)) = self.sessions.get_mut(&id) {
+                session.handle_timeout(now);
+                self.touch(id);
+            }
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timeouts.first().map(|(at, _)| *at)
+    }
+
+    /// The next thing to send: `buf` holds it afterwards.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        max_datagrams: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        buf.clear();
+        if let Some((destination, src_ip, data)) = self.responses.pop_front() {
+            *buf = data;
+            return Some(Transmit {
+                destination,
+                ecn: None,
+                size: buf.len(),
+                segment_size: None,
+                src_ip,
+            });
+        }
+        while let Some(id) = self.ready.pop_front() {
+            let Some((session, remote)) = self.sessions.get_mut(&id) else {
+                self.is_ready.remove(&id);
+                continue;
+            };
+            let waiting = self.waiting_bytes;
+            let drained = session.process(now, &mut self.endpoint, &mut self.events, |out| {
+                waiting + out.bytes() >= MAX_WAITING_BYTES
+            });
+            if let Some(transmit) = session.poll_transmit(now, max_datagrams, buf) {
+                self.ready.push_back(id);
+                return Some(transmit);
+            }
+            self.is_ready.remove(&id);
+            let timeout = session.poll_timeout();
+            if session.is_starved() && !self.starved.contains(&id) {
+                self.starved.push(id);
+            }
+            let remote = *remote;
+            if drained {
+                self.forget_session(id, remote);
+            } else {
+                self.set_timeout(id, timeout);
+            }
+        }
+        None
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting_bytes + self.events.bytes() >= MAX_WAITING_BYTES
+    }
+
+    fn touch(&mut self, id: u32) {
+        if self.is_ready.insert(id) {
+            self.ready.push_back(id);
+        }
+    }
+
+    fn with_session(&mut self, id: u32, act: impl FnOnce(&mut Session, &mut Events)) {
+        if let Some((session, _)) = self.sessions.get_mut(&id) {
+            act(session, &mut self.events);
+            self.touch(id);
+        }
+    }
+
+    fn set_timeout(&mut self, id: u32, timeout: Option<Instant>) {
+        let before = match timeout {
+            Some(at) => self.timeout_of.insert(id, at),
+            None => self.timeout_of.remove(&id),
+        };
+        if before == timeout {
+            return;
+        }
+        if let Some(before) = before {
+            self.timeouts.remove(&(before, id));
+        }
+        if let Some(at) = timeout {
+            self.timeouts.insert((at, id));
+        }
+    }
+
+    fn remember_stranger(&mut self, remote: SocketAddr) {
+        if self.strangers.insert(remote, STRANGER_DATAGRAMS).is_some() {
+            return;
+        }
+        self.strangers_by_age.push_back(remote);
+        if self.strangers_by_age.len() > MAX_STRANGERS
+            && let Some(oldest) = self.strangers_by_age.pop_front()
+        {
+            self.strangers.remove(&oldest);
+        }
+    }
+
+    fn surface(&mut self, origin: Origin, data: &[u8]) {
+        if self.waiting_raw + self.events.raw() >= MAX_WAITING_RAW {
+            self.counters.raw_overflow += 1;
+            return;
+        }
+        let notice = Notice::Raw {
+            remote: origin.remote,
+            local: origin.local,
+            data: data.to_vec(),
+        };
+        self.events.push_notice(0, notice);
+    }
+
+    fn route(&mut self, now: Instant, origin: Origin, data: BytesMut) {
+        let mut buf = Vec::new();
+        let event =
+            self.endpoint
+                .handle(now, origin.remote, origin.local, origin.ecn, data, &mut buf);
+        match event {
+            None => self.counters.unroutable += 1,
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(id) = self.by_handle.get(&handle).copied()
+                    && let Some((session, _)) = self.sessions.get_mut(&id)
+                {
+                    session.handle_event(event);
+                    self.touch(id);
+                }
+            }
+            Some(DatagramEvent::Response(transmit)) => {
+                if self.flows.contains_key(&origin.remote) {
+                    buf.truncate(transmit.size);
+                    self.respond_raw(transmit.destination, transmit.src_ip, buf);
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                let expecting = self
+                    .flows
+                    .get_mut(&origin.remote)
+                    .and_then(|flow| flow.expecting.take());
+                let Some((id, config)) = expecting else {
+                    self.counters.unroutable += 1;
+                    self.endpoint.ignore(incoming);
+                    return;
+                };
+                match self.endpoint.accept(incoming, now, &mut buf, Some(config)) {
+                    Ok((handle, connection)) => {
+                        let session = Session::new(id, handle, connection);
+                        self.add_session(id, session, origin.remote);
+                    }
+                    Err(error) => {
+                        if let Some(transmit) = error.response {
+                            buf.truncate(transmit.size);
+                            self.respond_raw(transmit.destination, transmit.src_ip, buf);
+                        }
+                        let message = error.cause.to_string();
+                        self.closed(id, CloseCause::Failed, message);
+                    }
+                }
+            }
+        }
+    }
+
+    fn respond_raw(&mut self, remote: SocketAddr, local: Option<IpAddr>, data: Vec<u8>) {
+        if self.responses.len() < MAX_RESPONSES {
+            self.responses.push_back((remote, local, data));
+        }
+    }
+
+    fn closed(&mut self, id: u32, cause: CloseCause, message: String) {
+        self.events
+            .push_notice(id, Notice::Closed { cause, message });
+    }
+
+    fn add_session(&mut self, id: u32, session: Session, remote: SocketAddr) {
+        self.by_handle.insert(session.handle(), id);
+        self.sessions.insert(id, (session, remote));
+        self.flows.entry(remote).or_default().sessions += 1;
+        self.touch(id);
+    }
+
+    fn forget_session(&mut self, id: u32, remote: SocketAddr) {
+        if let Some((session, _)) = self.sessions.remove(&id) {
+            self.by_handle.remove(&session.handle());
+        }
+        self.set_timeout(id, None);
+        if let Some(flow) = self.flows.get_mut(&remote) {
+            flow.sessions = flow.sessions.saturating_sub(1);
+        }
+        self.forget_unused_flow(remote);
+    }
+
+    fn forget_unused_flow(&mut self, remote: SocketAddr) {
+        if let Some(flow) = self.flows.get(&remote)
+            && !flow.claimed
+            && flow.sessions == 0
+        {
+            self.flows.remove(&remote);
+        }
+    }
+
+    fn initiate(
+        &mut self,
+        now: Instant,
+        id: u32,
+        identity: &QuicIdentity,
+        peer: Peer,
+        max_first_datagram: usize,
+    ) {
+        let config = identity.client_config(peer.max_udp_payload);
+        // The name goes into SNI, which libp2p does not use (its TLS specification).
+        match self.endpoint.connect(now, config, peer.remote, "l") {
+            Ok((handle, connection)) => {
+                let mut session = Session::new(id, handle, connection);
+                let mut datagrams = session.prepare(now);
+                if datagrams
+                    .first()
+                    .is_some_and(|first| first.len() > max_first_datagram)
+                {
+                    datagrams.clear();
+                }
+                self.add_session(id, session, peer.remote);
+                self.events
+                    .push_notice(id, Notice::FirstFlight { datagrams });
+            }
+            Err(error) => self.closed(id, CloseCause::Failed, error.to_string()),
+        }
+    }
+
+    fn proceed(&mut self, now: Instant, id: u32, send_first_flight: bool, early: Vec<Vec<u8>>) {
+        let Some((session, remote)) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let remote = *remote;
+        let first_flight = session.proceed();
+        if send_first_flight {
+            for datagram in first_flight {
+                self.respond_raw(remote, None, datagram);
+            }
+        }
+        self.touch(id);
+        self.hand_over(now, remote, None, early);
+    }
+
+    fn respond(
+        &mut self,
+        now: Instant,
+        id: u32,
+        identity: &QuicIdentity,
+        peer: Peer,
+        early: Vec<Vec<u8>>,
+    ) {
+        let config = identity.server_config(peer.max_udp_payload);
+        // quinn wants one to look at first packets at all; which one a session gets is said when it is accepted.
+        self.endpoint.set_server_config(Some(config.clone()));
+        self.flows.entry(peer.remote).or_default().expecting = Some((id, config));
+        self.hand_over(now, peer.remote, peer.local, early);
+    }
+
+    fn hand_over(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        early: Vec<Vec<u8>>,
+    ) {
+        self.flows.entry(remote).or_default().handed_over = true;
+        for datagram in early {
+            let origin = Origin {
+                remote,
+                local,
+                ecn: None,
+            };
+            self.route(now, origin, BytesMut::from(&datagram[..]));
+        }
+    }
+
+    fn close(&mut self, now: Instant, id: u32, code: u32, orderly: bool) {
+        if self.sessions.contains_key(&id) {
+            self.with_session(id, |session, out| session.close(code, orderly, now, out));
+            return;
+        }
+        let waiting = self.flows.values_mut().find(|flow| {
+            flow.expecting
+                .as_ref()
+                .is_some_and(|(expected, _)| *expected == id)
+        });
+        if let Some(flow) = waiting {
+            flow.expecting = None;
+            self.closed(id, CloseCause::Local, String::new());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

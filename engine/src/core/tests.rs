@@ -1,0 +1,607 @@
+//! Two ports and a network between them, in virtual time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::events::{Batch, Kind, RECORD};
+use crate::identity::QuicSettings;
+
+const A: ([u8; 4], u16) = ([10, 0, 0, 1], 4001);
+const B: ([u8; 4], u16) = ([10, 0, 0, 2], 4002);
+
+/// One end: a core, its address, and everything it has said.
+struct End {
+    core: Core,
+    address: SocketAddr,
+    identity: Arc<QuicIdentity>,
+    peer_id: Vec<u8>,
+    batches: Vec<Batch>,
+}
+
+impl End {
+    fn new(address: ([u8; 4], u16)) -> Self {
+        let keypair = libp2p_identity::Keypair::generate_ed25519();
+        let settings = QuicSettings {
+            idle_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(10),
+            max_streams: 4,
+            stream_receive_window: 1 << 20,
+            receive_window: 1 << 22,
+            send_window: 1 << 22,
+            datagram_receive_buffer: 1 << 16,
+            datagram_send_buffer: 1 << 16,
+        };
+        let key = keypair.to_protobuf_encoding().unwrap();
+        Self {
+            core: Core::new(false, false),
+            address: address.into(),
+            identity: Arc::new(QuicIdentity::new(&key, settings).unwrap()),
+            peer_id: keypair.public().to_peer_id().to_bytes(),
+            batches: Vec::new(),
+        }
+    }
+
+    /// This end as the other one sees it.
+    fn as_peer(&self) -> Peer {
+        Peer {
+            remote: self.address,
+            local: None,
+            max_udp_payload: 1452,
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Some(batch) = self.core.events.pop() {
+            self.batches.push(batch);
+        }
+    }
+
+    fn notices(&self) -> impl Iterator<Item = &Notice> {
+        self.batches.iter().flat_map(|batch| &batch.notices)
+    }
+
+    fn raw(&self) -> Vec<&[u8]> {
+        self.notices()
+            .filter_map(|notice| match notice {
+                Notice::Raw { data, .. } => Some(&data[..]),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn secured_peer(&self) -> Option<&[u8]> {
+        self.notices().find_map(|notice| match notice {
+            Notice::Secured { peer_id } => Some(&peer_id[..]),
+            _ => None,
+        })
+    }
+
+    fn closed(&self) -> Option<CloseCause> {
+        self.notices().find_map(|notice| match notice {
+            Notice::Closed { cause, .. } => Some(*cause),
+            _ => None,
+        })
+    }
+
+    fn first_flight(&self) -> Vec<Vec<u8>> {
+        self.notices()
+            .find_map(|notice| match notice {
+                Notice::FirstFlight { datagrams } => Some(datagrams.clone()),
+                _ => None,
+            })
+            .unwrap()
+    }
+
+    fn records(&self, kind: Kind) -> Vec<[u64; 3]> {
+        self.batches
+            .iter()
+            .flat_map(|batch| batch.records.chunks_exact(RECORD))
+            .filter(|record| record[0] == f64::from(kind as u8))
+            .map(|record| [record[2] as u64, record[3] as u64, record[4] as u64])
+            .collect()
+    }
+
+    fn stream_bytes(&self, stream: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for batch in &self.batches {
+            for record in batch.records.chunks_exact(RECORD) {
+                if record[0] == f64::from(Kind::StreamData as u8) && record[2] == stream as f64 {
+                    let (offset, length) = (record[3] as usize, record[4] as usize);
+                    bytes.extend_from_slice(&batch.data[offset..offset + length]);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+struct Net {
+    a: End,
+    b: End,
+    now: Instant,
+    /// Datagrams seen on the wire, by sender.
+    sent: Vec<(SocketAddr, Vec<u8>)>,
+    /// Which datagrams (counted over both directions) vanish.
+    lose: fn(usize) -> bool,
+}
+
+impl Net {
+    fn new() -> Self {
+        Self {
+            a: End::new(A),
+            b: End::new(B),
+            now: Instant::now(),
+            sent: Vec::new(),
+            lose: |_| false,
+        }
+    }
+
+    fn deliver_all(&mut self) {
+        loop {
+            let mut quiet = true;
+            for from_a in [true, false] {
+                let (from, to) = if from_a {
+                    (&mut self.a, &mut self.b)
+                } else {
+                    (&mut self.b, &mut self.a)
+                };
+                let mut buf = Vec::new();
+                while let Some(transmit) = from.core.poll_transmit(self.now, 4, &mut buf) {
+                    quiet = false;
+                    let size = transmit.segment_size.unwrap_or(transmit.size);
+                    for datagram in buf[..transmit.size].chunks(size) {
+                        let number = self.sent.len();
+                        self.sent.push((from.address, datagram.to_vec()));
+                        if (self.lose)(number) || transmit.destination != to.address {
+                            continue;
+                        }
+                        let origin = Origin {
+                            remote: from.address,
+                            local: None,
+                            ecn: None,
+                        };
+                        to.core
+                            .handle_datagram(self.now, origin, BytesMut::from(datagram));
+                    }
+                }
+                from.collect();
+            }
+            self.b.collect();
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    /// Let time pass until nothing is due any more within `limit`.
+    fn run(&mut self, limit: Duration) {
+        let end = self.now + limit;
+        self.deliver_all();
+        loop {
+            let next = [self.a.core.poll_timeout(), self.b.core.poll_timeout()]
+                .into_iter()
+                .flatten()
+                .min();
+            match next {
+                Some(at) if at <= end => self.now = self.now.max(at),
+                _ => break,
+            }
+            self.a.core.handle_timeout(self.now);
+            self.b.core.handle_timeout(self.now);
+            self.deliver_all();
+        }
+        self.now = end;
+    }
+
+    fn initiate(&mut self, max_first_datagram: usize) {
+        let command = Command::Initiate {
+            session: 1,
+            identity: self.a.identity.clone(),
+            peer: self.b.as_peer(),
+            max_first_datagram,
+        };
+        self.a.core.handle_command(self.now, command);
+        self.deliver_all();
+    }
+
+    fn proceed(&mut self, send_first_flight: bool) {
+        let command = Command::Proceed {
+            session: 1,
+            send_first_flight,
+            early: Vec::new(),
+        };
+        self.a.core.handle_command(self.now, command);
+    }
+
+    fn respond(&mut self, early: Vec<Vec<u8>>) {
+        let command = Command::Respond {
+            session: 9,
+            identity: self.b.identity.clone(),
+            peer: self.a.as_peer(),
+            early,
+        };
+        self.b.core.handle_command(self.now, command);
+    }
+
+    /// Both sides agreed, and the responder has the first flight.
+    fn secure(&mut self) {
+        self.initiate(1400);
+        let early = self.a.first_flight();
+        self.respond(early);
+        self.proceed(false);
+        self.run(Duration::from_secs(5));
+        assert!(self.a.secured_peer().is_some() && self.b.secured_peer().is_some());
+    }
+}
+
+#[test]
+fn an_initiator_sends_nothing_before_the_agreement() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    net.run(Duration::from_secs(10));
+    assert!(net.sent.is_empty());
+    assert!(net.a.first_flight().iter().all(|it| it.len() == 1200));
+}
+
+#[test]
+fn a_cancelled_initiator_never_sends_anything() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    let command = Command::Close {
+        session: 1,
+        code: 0,
+        orderly: false,
+    };
+    net.a.core.handle_command(net.now, command);
+    net.run(Duration::from_secs(60));
+    assert!(net.sent.is_empty());
+    assert_eq!(net.a.closed(), Some(CloseCause::Local));
+    assert!(net.a.core.sessions.is_empty() && net.a.core.flows.is_empty());
+}
+
+#[test]
+fn a_first_datagram_over_the_limit_is_no_initiation_packet() {
+    let mut net = Net::new();
+    net.initiate(1199);
+    assert!(net.a.first_flight().is_empty());
+}
+
+#[test]
+fn both_sides_learn_who_the_other_is() {
+    let mut net = Net::new();
+    net.secure();
+    assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
+    assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+}
+
+#[test]
+fn the_first_flight_is_sent_when_the_responder_lacks_it() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    net.respond(Vec::new());
+    net.proceed(true);
+    net.run(Duration::from_secs(5));
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+}
+
+#[test]
+fn a_handshake_survives_the_loss_of_every_third_datagram() {
+    let mut net = Net::new();
+    net.lose = |number| number % 3 == 1;
+    net.initiate(1400);
+    net.respond(Vec::new());
+    net.proceed(true);
+    net.run(Duration::from_secs(60));
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+}
+
+#[test]
+fn nothing_a_scheme_sends_reads_as_a_psec_frame() {
+    let mut net = Net::new();
+    net.secure();
+    let command = Command::Datagram {
+        session: 1,
+        payload: Bytes::from_static(&[0; 100]),
+    };
+    net.a.core.handle_command(net.now, command);
+    net.run(Duration::from_secs(120));
+    assert!(net.sent.len() > 10);
+    assert!(net.sent.iter().all(|(_, datagram)| datagram[0] >= 64));
+}
+
+#[test]
+fn psec_frames_surface_on_a_flow_that_was_handed_over() {
+    let mut net = Net::new();
+    net.secure();
+    for frame in [&[0, 1, 2][..], &[1, 9], &[255], &[255, 1], &[80, 1]] {
+        let origin = Origin {
+            remote: A.into(),
+            local: None,
+            ecn: None,
+        };
+        net.b
+            .core
+            .handle_datagram(net.now, origin, BytesMut::from(frame));
+    }
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.raw(), [&[0, 1, 2][..], &[1, 9], &[255]]);
+}
+
+#[test]
+fn a_strangers_datagram_surfaces_only_if_it_may_be_a_proposal() {
+    let mut net = Net::new();
+    let origin = Origin {
+        remote: A.into(),
+        local: None,
+        ecn: None,
+    };
+    for datagram in [&[1, 1][..], &[255], &[200; 1200], &[22, 254], &[7]] {
+        net.b
+            .core
+            .handle_datagram(net.now, origin, BytesMut::from(datagram));
+    }
+    net.b.collect();
+    assert!(net.b.raw().is_empty());
+    assert_eq!(net.b.core.counters.strangers, 5);
+
+    // What follows on the heels of a proposal is a part of the same first flight.
+    for datagram in [&[0, 5][..], &[200; 1200]] {
+        net.b
+            .core
+            .handle_datagram(net.now, origin, BytesMut::from(datagram));
+    }
+    net.b.collect();
+    assert_eq!(net.b.raw(), [&[0, 5][..], &[200; 1200]]);
+}
+
+#[test]
+fn strangers_that_javascript_has_no_room_for_are_dropped_and_counted() {
+    let mut net = Net::new();
+    for port in 1..=MAX_WAITING_RAW as u16 + 10 {
+        let origin = Origin {
+            remote: SocketAddr::from((A.0, port)),
+            local: None,
+            ecn: None,
+        };
+        net.b
+            .core
+            .handle_datagram(net.now, origin, BytesMut::from(&[0, 1][..]));
+    }
+    net.b.collect();
+    assert_eq!(net.b.raw().len(), MAX_WAITING_RAW);
+    assert_eq!(net.b.core.counters.raw_overflow, 10);
+}
+
+#[test]
+fn strangers_are_remembered_in_a_table_of_fixed_size() {
+    let mut net = Net::new();
+    for number in 0..3 * MAX_STRANGERS as u32 {
+        let origin = Origin {
+            remote: SocketAddr::from(([10, 1, (number >> 8) as u8, number as u8], 1)),
+            local: None,
+            ecn: None,
+        };
+        net.b
+            .core
+            .handle_datagram(net.now, origin, BytesMut::from(&[0][..]));
+    }
+    assert_eq!(net.b.core.strangers.len(), MAX_STRANGERS);
+    assert_eq!(net.b.core.strangers_by_age.len(), MAX_STRANGERS);
+}
+
+#[test]
+fn a_flow_without_a_waiting_responder_accepts_no_initiator() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    let command = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, command);
+    net.b.core.flows.get_mut(&A.into()).unwrap().handed_over = true;
+    net.proceed(true);
+    net.run(Duration::from_secs(5));
+    assert!(net.b.core.sessions.is_empty());
+    assert!(net.b.core.counters.unroutable > 0);
+}
+
+fn open_stream(net: &mut Net) -> u64 {
+    let command = Command::OpenStream {
+        session: 1,
+        token: 77,
+    };
+    net.a.core.handle_command(net.now, command);
+    net.run(Duration::from_millis(1));
+    let [stream, token, _] = *net.a.records(Kind::StreamReady).last().unwrap();
+    assert_eq!(token, 77);
+    stream
+}
+
+fn write(net: &mut Net, stream: u64, data: &[u8]) {
+    let command = Command::Write {
+        session: 1,
+        stream,
+        data: Bytes::copy_from_slice(data),
+    };
+    net.a.core.handle_command(net.now, command);
+}
+
+#[test]
+fn a_stream_carries_its_bytes_and_its_end() {
+    let mut net = Net::new();
+    net.secure();
+    let stream = open_stream(&mut net);
+    let data: Vec<u8> = (0..100_000u32).map(|number| number as u8).collect();
+    write(&mut net, stream, &data);
+    let finish = Command::Finish { session: 1, stream };
+    net.a.core.handle_command(net.now, finish);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.b.records(Kind::StreamOpened), [[stream, 0, 0]]);
+    assert_eq!(net.b.stream_bytes(stream), data);
+    assert_eq!(net.b.records(Kind::StreamFinished).len(), 1);
+    let written: u64 = net
+        .a
+        .records(Kind::StreamWritten)
+        .iter()
+        .map(|record| record[1])
+        .sum();
+    assert_eq!(written, data.len() as u64);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_holds_the_writer_back() {
+    let mut net = Net::new();
+    net.secure();
+    let stream = open_stream(&mut net);
+    let data = vec![5; 8 << 20];
+    write(&mut net, stream, &data);
+    net.run(Duration::from_secs(20));
+    assert_eq!(
+        net.b.stream_bytes(stream).len(),
+        crate::session::STREAM_CREDIT
+    );
+
+    let command = Command::Consumed {
+        session: 9,
+        stream,
+        bytes: 1000,
+    };
+    net.b.core.handle_command(net.now, command);
+    net.run(Duration::from_secs(1));
+    assert_eq!(
+        net.b.stream_bytes(stream).len(),
+        crate::session::STREAM_CREDIT + 1000
+    );
+}
+
+#[test]
+fn streams_wait_while_the_remote_allows_no_more() {
+    let mut net = Net::new();
+    net.secure();
+    for token in 0..5 {
+        let command = Command::OpenStream { session: 1, token };
+        net.a.core.handle_command(net.now, command);
+    }
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.a.records(Kind::StreamReady).len(), 4);
+
+    for (end, session) in [(&mut net.a, 1), (&mut net.b, 9)] {
+        let reset = Command::Reset { session, stream: 0 };
+        end.core.handle_command(net.now, reset);
+    }
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.a.records(Kind::StreamReady).len(), 5);
+}
+
+#[test]
+fn a_reset_is_told_to_the_other_side() {
+    let mut net = Net::new();
+    net.secure();
+    let stream = open_stream(&mut net);
+    write(&mut net, stream, b"hello");
+    net.run(Duration::from_secs(1));
+    let reset = Command::Reset { session: 1, stream };
+    net.a.core.handle_command(net.now, reset);
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.records(Kind::StreamReset).len(), 1);
+    assert_eq!(net.b.records(Kind::StreamStopped).len(), 1);
+}
+
+#[test]
+fn datagrams_arrive_whole() {
+    let mut net = Net::new();
+    net.secure();
+    let [size, ..] = *net.a.records(Kind::Path).last().unwrap();
+    for length in [0, 1, 1000, size] {
+        let command = Command::Datagram {
+            session: 1,
+            payload: Bytes::from(vec![3; length as usize]),
+        };
+        net.a.core.handle_command(net.now, command);
+    }
+    net.run(Duration::from_secs(1));
+    let lengths: Vec<u64> = net
+        .b
+        .records(Kind::Datagram)
+        .iter()
+        .map(|record| record[1])
+        .collect();
+    assert_eq!(lengths, [0, 1, 1000, size]);
+}
+
+#[test]
+fn an_orderly_close_delivers_what_was_written_before() {
+    let mut net = Net::new();
+    net.secure();
+    net.lose = |number| number % 5 == 0;
+    let stream = open_stream(&mut net);
+    write(&mut net, stream, &[1; 50_000]);
+    let finish = Command::Finish { session: 1, stream };
+    net.a.core.handle_command(net.now, finish);
+    let close = Command::Close {
+        session: 1,
+        code: 0,
+        orderly: true,
+    };
+    net.a.core.handle_command(net.now, close);
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.b.stream_bytes(stream).len(), 50_000);
+    assert_eq!(net.a.closed(), Some(CloseCause::Local));
+}
+
+#[test]
+fn the_remote_of_a_closed_session_is_told_and_nothing_is_left() {
+    let mut net = Net::new();
+    net.secure();
+    let close = Command::Close {
+        session: 1,
+        code: 0,
+        orderly: true,
+    };
+    net.a.core.handle_command(net.now, close);
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.b.closed(), Some(CloseCause::Remote));
+    for core in [&net.a.core, &net.b.core] {
+        assert!(core.sessions.is_empty() && core.by_handle.is_empty());
+        assert!(core.timeouts.is_empty() && core.timeout_of.is_empty());
+        assert_eq!(core.endpoint.open_connections(), 0);
+    }
+}
+
+#[test]
+fn a_session_whose_remote_is_gone_times_out() {
+    let mut net = Net::new();
+    net.secure();
+    net.lose = |_| true;
+    net.run(Duration::from_secs(120));
+    assert_eq!(net.a.closed(), Some(CloseCause::TimedOut));
+    assert_eq!(net.b.closed(), Some(CloseCause::TimedOut));
+}
+
+#[test]
+fn no_bytes_of_any_kind_disturb_a_session() {
+    let mut net = Net::new();
+    net.secure();
+    let mut state = 1u64;
+    for _ in 0..5_000 {
+        let mut garbage = Vec::new();
+        for _ in 0..1 + state % 60 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            garbage.push((state >> 40) as u8);
+        }
+        let origin = Origin {
+            remote: A.into(),
+            local: None,
+            ecn: None,
+        };
+        net.b
+            .core
+            .handle_datagram(net.now, origin, BytesMut::from(&garbage[..]));
+        net.b.collect();
+    }
+    let stream = open_stream(&mut net);
+    write(&mut net, stream, b"still there");
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.stream_bytes(stream), b"still there");
+}

@@ -1,0 +1,88 @@
+//! A node's identity as the schemes present it: a libp2p TLS certificate, made once, and the settings that go with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p_identity::Keypair;
+use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::{
+    ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+};
+
+/// Settings of QUIC sessions; JavaScript decides them all.
+#[derive(Clone, Debug)]
+pub struct QuicSettings {
+    pub idle_timeout: Duration,
+    pub keep_alive: Duration,
+    pub max_streams: u32,
+    pub stream_receive_window: u32,
+    pub receive_window: u32,
+    pub send_window: u32,
+    pub datagram_receive_buffer: usize,
+    pub datagram_send_buffer: usize,
+}
+
+/// Everything a QUIC session is made from, on either side.
+pub struct QuicIdentity {
+    settings: QuicSettings,
+    client: Arc<QuicClientConfig>,
+    server: Arc<QuicServerConfig>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("the private key can't be read: {0}")]
+    Key(#[from] libp2p_identity::DecodingError),
+    #[error("no certificate could be made: {0}")]
+    Certificate(#[from] libp2p_tls::certificate::GenError),
+    #[error("the cipher suites do not fit QUIC: {0}")]
+    Cipher(#[from] quinn_proto::crypto::rustls::NoInitialCipherSuite),
+}
+
+impl QuicIdentity {
+    /// `private_key` is protobuf-encoded, as libp2p stores keys.
+    pub fn new(private_key: &[u8], settings: QuicSettings) -> Result<Self, IdentityError> {
+        let keypair = Keypair::from_protobuf_encoding(private_key)?;
+        // Who is expected at the other end is checked above the schemes, where every scheme is.
+        let client = libp2p_tls::make_client_config(&keypair, None)?;
+        let server = libp2p_tls::make_server_config(&keypair)?;
+        Ok(Self {
+            settings,
+            client: Arc::new(client.try_into()?),
+            server: Arc::new(server.try_into()?),
+        })
+    }
+
+    pub fn client_config(&self, max_udp_payload: u16) -> ClientConfig {
+        let mut config = ClientConfig::new(self.client.clone());
+        config.transport_config(self.transport(max_udp_payload));
+        config
+    }
+
+    pub fn server_config(&self, max_udp_payload: u16) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::with_crypto(self.server.clone());
+        config.transport_config(self.transport(max_udp_payload));
+        Arc::new(config)
+    }
+
+    fn transport(&self, max_udp_payload: u16) -> Arc<TransportConfig> {
+        let settings = &self.settings;
+        let mut config = TransportConfig::default();
+        config
+            .max_idle_timeout(IdleTimeout::try_from(settings.idle_timeout).ok())
+            .keep_alive_interval(Some(settings.keep_alive))
+            .max_concurrent_bidi_streams(settings.max_streams.into())
+            // libp2p has none (its quic-v1 specification, "Streams").
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .stream_receive_window(settings.stream_receive_window.into())
+            .receive_window(settings.receive_window.into())
+            .send_window(settings.send_window.into())
+            .datagram_receive_buffer_size(Some(settings.datagram_receive_buffer))
+            .datagram_send_buffer_size(settings.datagram_send_buffer)
+            .allow_spin(false);
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(max_udp_payload);
+        config.mtu_discovery_config(Some(discovery));
+        Arc::new(config)
+    }
+}

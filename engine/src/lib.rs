@@ -1,0 +1,444 @@
+//! The native core of libp2p-psec: UDP ports, their flow tables, and the security schemes on them.
+//!
+//! JavaScript asks by commands and hears by events, neither side ever waits for the other. A port's thread owns everything
+//! that belongs to it; what protocols do is decided in sans-IO parts ([`core`], [`session`]), what policy wants is decided
+//! in JavaScript.
+
+mod command;
+mod core;
+mod events;
+mod identity;
+mod notice;
+mod port;
+mod session;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use napi::bindgen_prelude::{Buffer, Float64Array, Function, Object, Uint8Array};
+use napi::threadsafe_function::ThreadsafeFunctionCallMode;
+use napi::{Env, Error, Result, Status};
+use napi_derive::napi;
+
+use crate::command::{Command, Peer};
+use crate::identity::{QuicIdentity, QuicSettings};
+use crate::notice::Notice;
+use crate::port::{Port, Shared};
+
+/// Settings of QUIC sessions; times in milliseconds, sizes in bytes.
+#[napi(object)]
+pub struct QuicOptions {
+    pub idle_timeout: u32,
+    pub keep_alive_interval: u32,
+    pub max_inbound_streams: u32,
+    pub stream_receive_window: u32,
+    pub receive_window: u32,
+    pub send_window: u32,
+    pub datagram_receive_buffer: u32,
+    pub datagram_send_buffer: u32,
+}
+
+/// A node's certificate and settings for QUIC.
+#[napi]
+pub struct NativeQuicIdentity(Arc<QuicIdentity>);
+
+#[napi]
+impl NativeQuicIdentity {
+    #[napi(constructor)]
+    pub fn new(private_key: Uint8Array, options: QuicOptions) -> Result<Self> {
+        let settings = QuicSettings {
+            idle_timeout: Duration::from_millis(options.idle_timeout.into()),
+            keep_alive: Duration::from_millis(options.keep_alive_interval.into()),
+            max_streams: options.max_inbound_streams,
+            stream_receive_window: options.stream_receive_window,
+            receive_window: options.receive_window,
+            send_window: options.send_window,
+            datagram_receive_buffer: options.datagram_receive_buffer as usize,
+            datagram_send_buffer: options.datagram_send_buffer as usize,
+        };
+        QuicIdentity::new(&private_key, settings)
+            .map(|identity| Self(Arc::new(identity)))
+            .map_err(|error| Error::new(Status::InvalidArg, error.to_string()))
+    }
+}
+
+/// The other end of a flow. `max_datagram_size` in bytes of UDP payload.
+#[napi(object)]
+pub struct NativePeer {
+    pub host: String,
+    pub port: u16,
+    pub local_host: Option<String>,
+    pub max_datagram_size: u16,
+}
+
+impl TryFrom<NativePeer> for Peer {
+    type Error = Error;
+
+    fn try_from(peer: NativePeer) -> Result<Self> {
+        Ok(Self {
+            remote: address(&peer.host, peer.port)?,
+            local: local(peer.local_host)?,
+            max_udp_payload: peer.max_datagram_size,
+        })
+    }
+}
+
+/// A batch of events, see `src/engine/port.ts`.
+#[napi(object)]
+pub struct NativeBatch<'env> {
+    pub records: Float64Array,
+    pub data: Buffer,
+    pub notices: Vec<Object<'env>>,
+}
+
+#[napi(object)]
+pub struct NativeAddress {
+    pub host: String,
+    pub port: u16,
+}
+
+/// Counters since the port was opened.
+#[napi(object)]
+pub struct NativeStats {
+    pub datagrams_in: f64,
+    pub datagrams_out: f64,
+    pub bytes_in: f64,
+    pub bytes_out: f64,
+    pub send_errors: f64,
+    pub strangers: f64,
+    pub raw_overflow: f64,
+    pub unroutable: f64,
+}
+
+/// A UDP port and the thread that serves it.
+#[napi]
+pub struct NativePort {
+    shared: Arc<Shared>,
+    local: SocketAddr,
+}
+
+#[napi]
+impl NativePort {
+    /// Open a UDP port. `wake` is called when there is something to drain. Throws the system's error code and message.
+    #[napi(factory)]
+    pub fn bind(
+        host: String,
+        port: u16,
+        any_stranger: bool,
+        wake: Function<(), ()>,
+    ) -> Result<Self> {
+        Self::open(Some(address(&host, port)?), any_stranger, &wake)
+    }
+
+    /// Open a port whose datagrams JavaScript carries, by `inject` and `transmit` notices.
+    #[napi(factory)]
+    pub fn detached(wake: Function<(), ()>) -> Result<Self> {
+        Self::open(None, true, &wake)
+    }
+
+    fn open(
+        address: Option<SocketAddr>,
+        any_stranger: bool,
+        wake: &Function<(), ()>,
+    ) -> Result<Self> {
+        let port = Port::open(address, any_stranger).map_err(|error| {
+            let code = match error.kind() {
+                std::io::ErrorKind::AddrInUse => "EADDRINUSE",
+                std::io::ErrorKind::AddrNotAvailable => "EADDRNOTAVAIL",
+                std::io::ErrorKind::PermissionDenied => "EACCES",
+                _ => "EIO",
+            };
+            Error::new(Status::GenericFailure, format!("{code}: {error}"))
+        })?;
+        let shared = port.shared();
+        let local = port.local_address();
+        let wake = wake.build_threadsafe_function::<()>().build()?;
+        std::thread::Builder::new()
+            .name("psec-port".into())
+            .spawn(move || {
+                port.run(|| {
+                    wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+                });
+            })
+            .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))?;
+        Ok(Self { shared, local })
+    }
+
+    #[napi]
+    pub fn local_address(&self) -> NativeAddress {
+        NativeAddress {
+            host: self.local.ip().to_string(),
+            port: self.local.port(),
+        }
+    }
+
+    #[napi]
+    pub fn drain<'env>(&self, env: &'env Env) -> Result<Option<NativeBatch<'env>>> {
+        let Some(batch) = self.shared.drain() else {
+            return Ok(None);
+        };
+        let mut notices = Vec::with_capacity(batch.notices.len());
+        for notice in batch.notices {
+            notices.push(notice_object(env, notice)?);
+        }
+        Ok(Some(NativeBatch {
+            records: batch.records.into(),
+            data: batch.data.into(),
+            notices,
+        }))
+    }
+
+    #[napi]
+    pub fn stats(&self) -> NativeStats {
+        let stats = &self.shared.stats;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        NativeStats {
+            datagrams_in: read(&stats.datagrams_in),
+            datagrams_out: read(&stats.datagrams_out),
+            bytes_in: read(&stats.bytes_in),
+            bytes_out: read(&stats.bytes_out),
+            send_errors: read(&stats.send_errors),
+            strangers: read(&stats.strangers),
+            raw_overflow: read(&stats.raw_overflow),
+            unroutable: read(&stats.unroutable),
+        }
+    }
+
+    #[napi]
+    pub fn claim(&self, host: String, port: u16) -> Result<()> {
+        let remote = address(&host, port)?;
+        self.shared.command(Command::Claim { remote });
+        Ok(())
+    }
+
+    #[napi]
+    pub fn release(&self, host: String, port: u16) -> Result<()> {
+        let remote = address(&host, port)?;
+        self.shared.command(Command::Release { remote });
+        Ok(())
+    }
+
+    #[napi]
+    pub fn send_raw(
+        &self,
+        host: String,
+        port: u16,
+        local_host: Option<String>,
+        data: &[u8],
+    ) -> Result<()> {
+        self.shared.command(Command::SendRaw {
+            remote: address(&host, port)?,
+            local: local(local_host)?,
+            data: data.to_vec(),
+        });
+        Ok(())
+    }
+
+    #[napi]
+    pub fn inject(&self, host: String, port: u16, data: &[u8]) -> Result<()> {
+        self.shared.command(Command::Inject {
+            remote: address(&host, port)?,
+            data: data.to_vec(),
+        });
+        Ok(())
+    }
+
+    #[napi]
+    pub fn initiate(
+        &self,
+        session: u32,
+        identity: &NativeQuicIdentity,
+        peer: NativePeer,
+        max_first_datagram: u32,
+    ) -> Result<()> {
+        self.shared.command(Command::Initiate {
+            session,
+            identity: identity.0.clone(),
+            peer: peer.try_into()?,
+            max_first_datagram: max_first_datagram as usize,
+        });
+        Ok(())
+    }
+
+    #[napi]
+    pub fn proceed(&self, session: u32, send_first_flight: bool, early: Vec<Uint8Array>) {
+        self.shared.command(Command::Proceed {
+            session,
+            send_first_flight,
+            early: copies(&early),
+        });
+    }
+
+    #[napi]
+    pub fn respond(
+        &self,
+        session: u32,
+        identity: &NativeQuicIdentity,
+        peer: NativePeer,
+        early: Vec<Uint8Array>,
+    ) -> Result<()> {
+        self.shared.command(Command::Respond {
+            session,
+            identity: identity.0.clone(),
+            peer: peer.try_into()?,
+            early: copies(&early),
+        });
+        Ok(())
+    }
+
+    #[napi]
+    pub fn close_session(&self, session: u32, code: u32, orderly: bool) {
+        self.shared.command(Command::Close {
+            session,
+            code,
+            orderly,
+        });
+    }
+
+    #[napi]
+    pub fn open_stream(&self, session: u32, token: u32) {
+        self.shared.command(Command::OpenStream { session, token });
+    }
+
+    #[napi]
+    pub fn cancel_open(&self, session: u32, token: u32) {
+        self.shared.command(Command::CancelOpen { session, token });
+    }
+
+    #[napi]
+    pub fn write(&self, session: u32, stream: f64, data: &[u8]) {
+        self.shared.command(Command::Write {
+            session,
+            stream: stream as u64,
+            data: Bytes::copy_from_slice(data),
+        });
+    }
+
+    #[napi]
+    pub fn finish(&self, session: u32, stream: f64) {
+        let stream = stream as u64;
+        self.shared.command(Command::Finish { session, stream });
+    }
+
+    #[napi]
+    pub fn reset(&self, session: u32, stream: f64) {
+        let stream = stream as u64;
+        self.shared.command(Command::Reset { session, stream });
+    }
+
+    #[napi]
+    pub fn stop(&self, session: u32, stream: f64) {
+        let stream = stream as u64;
+        self.shared.command(Command::Stop { session, stream });
+    }
+
+    #[napi]
+    pub fn consumed(&self, session: u32, stream: f64, bytes: u32) {
+        self.shared.command(Command::Consumed {
+            session,
+            stream: stream as u64,
+            bytes: bytes as usize,
+        });
+    }
+
+    #[napi]
+    pub fn send_datagram(&self, session: u32, payload: &[u8]) {
+        self.shared.command(Command::Datagram {
+            session,
+            payload: Bytes::copy_from_slice(payload),
+        });
+    }
+
+    /// Close every session and the port; an `endpointClosed` notice tells when it is free.
+    #[napi]
+    pub fn shutdown(&self) {
+        self.shared.command(Command::Shutdown);
+    }
+}
+
+impl Drop for NativePort {
+    /// Garbage collection of a port that nobody shut down must not leave its thread behind.
+    fn drop(&mut self) {
+        self.shared.command(Command::Shutdown);
+    }
+}
+
+fn address(host: &str, port: u16) -> Result<SocketAddr> {
+    // An IPv6 zone (`%2`) is part of a socket address, not of an IP address.
+    let text = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    text.parse().map_err(|_| {
+        Error::new(
+            Status::InvalidArg,
+            format!("\"{host}\" is not an IP address"),
+        )
+    })
+}
+
+fn local(host: Option<String>) -> Result<Option<IpAddr>> {
+    host.map(|host| address(&host, 0).map(|address| address.ip()))
+        .transpose()
+}
+
+fn copies(datagrams: &[Uint8Array]) -> Vec<Vec<u8>> {
+    datagrams.iter().map(|data| data.to_vec()).collect()
+}
+
+fn host_of(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+        address => address.ip().to_string(),
+    }
+}
+
+fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
+    let mut object = Object::new(env)?;
+    match notice {
+        Notice::Raw {
+            remote,
+            local,
+            data,
+        } => {
+            object.set("type", "raw")?;
+            object.set("host", host_of(remote))?;
+            object.set("port", remote.port())?;
+            object.set("localHost", local.map(|ip| ip.to_string()))?;
+            object.set("data", Buffer::from(data))?;
+        }
+        Notice::Transmit { remote, data } => {
+            object.set("type", "transmit")?;
+            object.set("host", host_of(remote))?;
+            object.set("port", remote.port())?;
+            object.set("data", Buffer::from(data))?;
+        }
+        Notice::FirstFlight { datagrams } => {
+            let datagrams: Vec<Buffer> = datagrams.into_iter().map(Buffer::from).collect();
+            object.set("type", "firstFlight")?;
+            object.set("datagrams", datagrams)?;
+        }
+        Notice::Secured { peer_id } => {
+            object.set("type", "secured")?;
+            object.set("peerId", Buffer::from(peer_id))?;
+        }
+        Notice::Closed { cause, message } => {
+            object.set("type", "closed")?;
+            object.set("cause", cause.as_str())?;
+            object.set("message", message)?;
+        }
+        Notice::OpenFailed { token } => {
+            object.set("type", "openFailed")?;
+            object.set("token", token)?;
+        }
+        Notice::EndpointClosed { error } => {
+            object.set("type", "endpointClosed")?;
+            object.set("error", error)?;
+        }
+    }
+    Ok(object)
+}

@@ -1,0 +1,400 @@
+//! A port: the thread that carries datagrams between a UDP socket, [`Core`] and JavaScript.
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use mio::net::UdpSocket;
+use mio::{Interest, Poll, Token, Waker};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::command::Command;
+use crate::core::{Core, Origin};
+use crate::events::{Batch, Events};
+use crate::notice::Notice;
+
+const SOCKET: Token = Token(0);
+const WAKER: Token = Token(1);
+
+/// What the kernel is asked to buffer in each direction: it may grant less.
+const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Datagrams in one system call, by segmentation offload.
+const MAX_SEGMENTS: usize = 44;
+
+/// Rounds of receiving, and system calls of sending, before the other side gets its turn.
+const RECEIVE_ROUNDS: usize = 4;
+const SEND_ROUNDS: usize = 32;
+
+/// What JavaScript and the port's thread share.
+pub struct Shared {
+    commands: Mutex<Vec<Command>>,
+    events: Mutex<Events>,
+    waiting_bytes: AtomicUsize,
+    waiting_raw: AtomicUsize,
+    /// JavaScript has been called and has not drained yet.
+    notified: AtomicBool,
+    /// The thread waits for the poll: only then does a command need to wake it.
+    asleep: AtomicBool,
+    /// The thread has something that waits for JavaScript to drain.
+    starved: AtomicBool,
+    waker: Waker,
+    pub stats: Stats,
+}
+
+/// Counters since the port was opened.
+#[derive(Default)]
+pub struct Stats {
+    pub datagrams_in: AtomicU64,
+    pub datagrams_out: AtomicU64,
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    pub send_errors: AtomicU64,
+    pub strangers: AtomicU64,
+    pub raw_overflow: AtomicU64,
+    pub unroutable: AtomicU64,
+}
+
+/// A poisoned lock means that the other thread panicked between two whole operations: the queue itself is sound.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn command(&self, command: Command) {
+        lock(&self.commands).push(command);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// The next batch for JavaScript; `None` when there is none: then JavaScript will be called for the next.
+    pub fn drain(&self) -> Option<Batch> {
+        let mut events = lock(&self.events);
+        let batch = events.pop();
+        if batch.is_none() {
+            self.notified.store(false, Ordering::SeqCst);
+        }
+        self.waiting_bytes.store(events.bytes(), Ordering::SeqCst);
+        self.waiting_raw.store(events.raw(), Ordering::SeqCst);
+        drop(events);
+        if self.starved.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+        batch
+    }
+
+    fn wake(&self) {
+        // The poll it belongs to lives as long as the thread; afterwards nobody is there to be woken.
+        let _ = self.waker.wake();
+    }
+
+    /// Hand events to JavaScript; true if it has to be called.
+    fn publish(&self, events: &mut Events) -> bool {
+        if events.is_empty() {
+            return false;
+        }
+        let mut waiting = lock(&self.events);
+        events.append_to(&mut waiting);
+        self.waiting_bytes.store(waiting.bytes(), Ordering::SeqCst);
+        self.waiting_raw.store(waiting.raw(), Ordering::SeqCst);
+        !self.notified.swap(true, Ordering::SeqCst)
+    }
+}
+
+struct Udp {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    readable: bool,
+    receive_buffer: Vec<u8>,
+    /// What the kernel had no room for.
+    unsent: Option<(quinn_proto::Transmit, Vec<u8>)>,
+}
+
+pub struct Port {
+    core: Core,
+    udp: Option<Udp>,
+    poll: Poll,
+    shared: Arc<Shared>,
+    local: SocketAddr,
+}
+
+impl Port {
+    /// Open a UDP port; or, without an address, one whose datagrams JavaScript carries.
+    pub fn open(address: Option<SocketAddr>, any_stranger: bool) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let udp = address.map(Udp::bind).transpose()?;
+        let (may_fragment, local) = match &udp {
+            Some(udp) => (udp.state.may_fragment(), udp.socket.local_addr()?),
+            None => (false, SocketAddr::from(([0, 0, 0, 0], 0))),
+        };
+        let shared = Shared {
+            commands: Mutex::default(),
+            events: Mutex::default(),
+            waiting_bytes: AtomicUsize::new(0),
+            waiting_raw: AtomicUsize::new(0),
+            notified: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+            waker,
+            stats: Stats::default(),
+        };
+        let mut port = Self {
+            core: Core::new(may_fragment, any_stranger),
+            udp,
+            poll,
+            shared: Arc::new(shared),
+            local,
+        };
+        if let Some(udp) = &mut port.udp {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            port.poll
+                .registry()
+                .register(&mut udp.socket, SOCKET, interest)?;
+        }
+        Ok(port)
+    }
+
+    pub fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Run until [`Command::Shutdown`]; `notify` calls JavaScript, which then drains.
+    pub fn run(mut self, notify: impl Fn()) {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.carry(&notify)));
+        let error = match result {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the engine's thread panicked".into()),
+        };
+        let shared = self.shared.clone();
+        // The port is free before anybody hears that it is.
+        drop(self);
+        let mut events = Events::default();
+        events.push_notice(0, Notice::EndpointClosed { error });
+        if shared.publish(&mut events) {
+            notify();
+        }
+    }
+
+    fn carry(&mut self, notify: &impl Fn()) -> io::Result<()> {
+        let mut polled = mio::Events::with_capacity(8);
+        let mut buf = Vec::new();
+        loop {
+            let now = Instant::now();
+            self.core.set_waiting(
+                self.shared.waiting_bytes.load(Ordering::SeqCst),
+                self.shared.waiting_raw.load(Ordering::SeqCst),
+            );
+            let commands = std::mem::take(&mut *lock(&self.shared.commands));
+            for command in commands {
+                self.core.handle_command(now, command);
+            }
+            self.receive(now);
+            self.core.handle_timeout(now);
+            let all_sent = self.transmit(now, &mut buf);
+            self.publish_counters();
+            if self.shared.publish(&mut self.core.events) {
+                notify();
+            }
+            if self.core.is_closing() && all_sent {
+                return Ok(());
+            }
+
+            let busy = !all_sent || self.udp.as_ref().is_some_and(|udp| udp.readable);
+            self.wait(&mut polled, busy)?;
+        }
+    }
+
+    fn wait(&mut self, polled: &mut mio::Events, busy: bool) -> io::Result<()> {
+        self.shared
+            .starved
+            .store(self.core.is_starved(), Ordering::SeqCst);
+        self.shared.asleep.store(true, Ordering::SeqCst);
+        // A command that came before `asleep` was set has woken nobody; likewise a drain before `starved` was.
+        let missed = !lock(&self.shared.commands).is_empty()
+            || (self.core.is_starved() && self.shared.waiting_bytes.load(Ordering::SeqCst) == 0);
+        let timeout = if busy || missed {
+            Some(Duration::ZERO)
+        } else {
+            self.core
+                .poll_timeout()
+                .map(|at| at.saturating_duration_since(Instant::now()))
+        };
+        match self.poll.poll(polled, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        self.shared.asleep.store(false, Ordering::SeqCst);
+        if let Some(udp) = &mut self.udp {
+            for event in polled.iter().filter(|event| event.token() == SOCKET) {
+                udp.readable |= event.is_readable();
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, now: Instant) {
+        let Some(udp) = &mut self.udp else { return };
+        for _ in 0..RECEIVE_ROUNDS {
+            if !udp.readable {
+                return;
+            }
+            udp.receive(now, &mut self.core, &self.shared.stats);
+        }
+    }
+
+    /// Returns false when there is more to send at once.
+    fn transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let Some(udp) = &mut self.udp else {
+            while self.shared.waiting_raw.load(Ordering::SeqCst) + self.core.events.raw() < 4096 {
+                let Some(transmit) = self.core.poll_transmit(now, 1, buf) else {
+                    break;
+                };
+                let notice = Notice::Transmit {
+                    remote: transmit.destination,
+                    data: buf[..transmit.size].to_vec(),
+                };
+                self.core.events.push_notice(0, notice);
+            }
+            return true;
+        };
+        let max_segments = udp.state.max_gso_segments().min(MAX_SEGMENTS);
+        for _ in 0..SEND_ROUNDS {
+            let (transmit, data) = match udp.unsent.take() {
+                Some(unsent) => unsent,
+                None => match self.core.poll_transmit(now, max_segments, buf) {
+                    Some(transmit) => (transmit, std::mem::take(buf)),
+                    None => return true,
+                },
+            };
+            if !udp.send(&transmit, &data, &self.shared.stats) {
+                udp.unsent = Some((transmit, data));
+                // The poll tells when the socket is writable again.
+                return true;
+            }
+            *buf = data;
+        }
+        false
+    }
+
+    fn publish_counters(&self) {
+        let (counters, stats) = (self.core.counters, &self.shared.stats);
+        stats.strangers.store(counters.strangers, Ordering::Relaxed);
+        stats
+            .raw_overflow
+            .store(counters.raw_overflow, Ordering::Relaxed);
+        stats
+            .unroutable
+            .store(counters.unroutable, Ordering::Relaxed);
+    }
+}
+
+impl Udp {
+    fn bind(address: SocketAddr) -> io::Result<Self> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            // IPv4 has its own listen address, perhaps on the same port.
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // Best effort: the kernel's limit may be lower, and smaller buffers only cost speed.
+        let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER);
+        let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER);
+        let receive_buffer = vec![0; BATCH_SIZE * 64 * 1024];
+        Ok(Self {
+            socket: UdpSocket::from_std(socket.into()),
+            state,
+            readable: true,
+            receive_buffer,
+            unsent: None,
+        })
+    }
+
+    fn receive(&mut self, now: Instant, core: &mut Core, stats: &Stats) {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let mut chunks = self.receive_buffer.chunks_exact_mut(64 * 1024);
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("one per slice")));
+        let received = self.socket.try_io(|| {
+            self.state
+                .recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas)
+        });
+        let count = match received {
+            Ok(count) => count,
+            Err(error) => {
+                // Others than "would block" are news of earlier sends (ICMP), which the sessions notice by themselves.
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    self.readable = false;
+                }
+                return;
+            }
+        };
+        for (meta, slice) in metas.iter().zip(slices.iter()).take(count) {
+            let origin = Origin {
+                remote: meta.addr,
+                local: meta.dst_ip,
+                ecn: meta.ecn.map(|ecn| {
+                    quinn_proto::EcnCodepoint::from_bits(ecn as u8).expect("the same code points")
+                }),
+            };
+            let mut data = BytesMut::from(&slice[..meta.len]);
+            stats.bytes_in.fetch_add(meta.len as u64, Ordering::Relaxed);
+            while !data.is_empty() {
+                let datagram = data.split_to(meta.stride.min(data.len()));
+                stats.datagrams_in.fetch_add(1, Ordering::Relaxed);
+                core.handle_datagram(now, origin, datagram);
+            }
+        }
+    }
+
+    /// Returns false if the kernel has no room now.
+    fn send(&mut self, transmit: &quinn_proto::Transmit, data: &[u8], stats: &Stats) -> bool {
+        let contents = &data[..transmit.size];
+        let outgoing = quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: transmit
+                .ecn
+                .and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+            contents,
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        };
+        let sent = self.socket.try_io(|| {
+            self.state
+                .try_send(UdpSockRef::from(&self.socket), &outgoing)
+        });
+        match sent {
+            Ok(()) => {
+                let datagrams = transmit
+                    .segment_size
+                    .map_or(1, |size| contents.len().div_ceil(size));
+                stats
+                    .datagrams_out
+                    .fetch_add(datagrams as u64, Ordering::Relaxed);
+                stats
+                    .bytes_out
+                    .fetch_add(contents.len() as u64, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return false;
+            }
+            // Unreachable, forbidden, too large: lost, as on any network.
+            Err(_) => {
+                stats.send_errors.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,109 @@
+/**
+ * The native engine's face, as `engine/src/lib.rs` exports it. Only this folder talks to it.
+ */
+
+export interface NativeQuicOptions {
+  idleTimeout: number
+  keepAliveInterval: number
+  maxInboundStreams: number
+  streamReceiveWindow: number
+  receiveWindow: number
+  sendWindow: number
+  datagramReceiveBuffer: number
+  datagramSendBuffer: number
+}
+
+export interface NativePeer {
+  host: string
+  port: number
+  localHost?: string
+
+  /**
+   * In bytes of UDP payload
+   */
+  maxDatagramSize: number
+}
+
+/**
+ * Opaque: a node's certificate and settings
+ */
+export interface NativeQuicIdentity {
+  readonly __identity?: never
+}
+
+export type CloseCause = 'local' | 'remote' | 'remote-error' | 'timed-out' | 'reset' | 'failed'
+
+export type NativeNotice =
+  { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array } |
+  { type: 'transmit', host: string, port: number, data: Uint8Array } |
+  { type: 'firstFlight', datagrams: Uint8Array[] } |
+  { type: 'secured', peerId: Uint8Array } |
+  { type: 'closed', cause: CloseCause, message: string } |
+  { type: 'openFailed', token: number } |
+  { type: 'endpointClosed', error?: string | null }
+
+export interface NativeBatch {
+  /**
+   * Events, each of `RECORD` numbers
+   */
+  records: Float64Array
+  data: Uint8Array
+  notices: NativeNotice[]
+}
+
+/**
+ * Counters since the port was opened
+ */
+export interface NativeStats {
+  datagramsIn: number
+  datagramsOut: number
+  bytesIn: number
+  bytesOut: number
+  sendErrors: number
+
+  /**
+   * Datagrams of unknown remotes that were no proposals
+   */
+  strangers: number
+
+  /**
+   * Datagrams for which JavaScript had no room
+   */
+  rawOverflow: number
+
+  /**
+   * Packets of a scheme that no session took
+   */
+  unroutable: number
+}
+
+export interface NativePort {
+  localAddress (): { host: string, port: number }
+  drain (): NativeBatch | null
+  stats (): NativeStats
+  claim (host: string, port: number): void
+  release (host: string, port: number): void
+  sendRaw (host: string, port: number, localHost: string | undefined, data: Uint8Array): void
+  inject (host: string, port: number, data: Uint8Array): void
+  initiate (session: number, identity: NativeQuicIdentity, peer: NativePeer, maxFirstDatagram: number): void
+  proceed (session: number, sendFirstFlight: boolean, early: Uint8Array[]): void
+  respond (session: number, identity: NativeQuicIdentity, peer: NativePeer, early: Uint8Array[]): void
+  closeSession (session: number, code: number, orderly: boolean): void
+  openStream (session: number, token: number): void
+  cancelOpen (session: number, token: number): void
+  write (session: number, stream: number, data: Uint8Array): void
+  finish (session: number, stream: number): void
+  reset (session: number, stream: number): void
+  stop (session: number, stream: number): void
+  consumed (session: number, stream: number, bytes: number): void
+  sendDatagram (session: number, payload: Uint8Array): void
+  shutdown (): void
+}
+
+export interface NativeEngine {
+  NativePort: {
+    bind (host: string, port: number, anyStranger: boolean, wake: () => void): NativePort
+    detached (wake: () => void): NativePort
+  }
+  NativeQuicIdentity: new (privateKey: Uint8Array, options: NativeQuicOptions) => NativeQuicIdentity
+}

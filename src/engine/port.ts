@@ -1,0 +1,208 @@
+/**
+ * A port of the native engine: turns its batches of events into calls.
+ */
+import { loadEngine } from './load.ts'
+import { EngineFailedError } from '../errors.ts'
+import type { NativeBatch, NativeNotice, NativePort } from './native.ts'
+
+/**
+ * Numbers in a record: kind, session, a, b, c. The kinds are those of `engine/src/events.rs`.
+ */
+const RECORD = 5
+const STREAM_OPENED = 1
+const STREAM_READY = 2
+const STREAM_DATA = 3
+const STREAM_FINISHED = 4
+const STREAM_RESET = 5
+const STREAM_STOPPED = 6
+const STREAM_WRITTEN = 7
+const DATAGRAM = 8
+const DATAGRAMS_SENT = 9
+const PATH = 10
+const NOTICE = 11
+
+/**
+ * How many batches are dealt with before other work gets its turn
+ */
+const BATCHES_PER_TURN = 8
+
+/**
+ * What a session hears from the engine
+ */
+export interface SessionEvents {
+  onStreamOpened (stream: number): void
+  onStreamReady (stream: number, token: number): void
+  onStreamData (stream: number, chunk: Uint8Array): void
+  onStreamFinished (stream: number): void
+  onStreamReset (stream: number): void
+  onStreamStopped (stream: number): void
+  onStreamWritten (stream: number, bytes: number): void
+  onDatagram (payload: Uint8Array): void
+  onDatagramsSent (bytes: number, dropped: number): void
+  onPath (maxDatagramSize: number, rttMicros: number): void
+  onNotice (notice: NativeNotice): void
+}
+
+/**
+ * What a port's owner hears from the engine
+ */
+export interface PortEvents {
+  /**
+   * A datagram outside the schemes
+   */
+  onRaw? (host: string, port: number, localHost: string | undefined, datagram: Uint8Array): void
+
+  /**
+   * A datagram to be sent, of a detached port
+   */
+  onTransmit? (host: string, port: number, datagram: Uint8Array): void
+
+  /**
+   * The port is gone: sessions and sockets on it are dead
+   */
+  onClosed? (err?: Error): void
+}
+
+export class EnginePort {
+  readonly native: NativePort
+  readonly #events: PortEvents
+  readonly #sessions = new Map<number, SessionEvents>()
+  readonly #closed = Promise.withResolvers<void>()
+  #lastSession = 0
+
+  /**
+   * Open a UDP port. Throws the system's error, its code first in the message.
+   */
+  static bind (host: string, port: number, anyStranger: boolean, events: PortEvents): EnginePort {
+    return new EnginePort(events, wake => loadEngine().NativePort.bind(host, port, anyStranger, wake))
+  }
+
+  /**
+   * Open a port whose datagrams JavaScript carries
+   */
+  static detached (events: PortEvents): EnginePort {
+    return new EnginePort(events, wake => loadEngine().NativePort.detached(wake))
+  }
+
+  private constructor (events: PortEvents, open: (wake: () => void) => NativePort) {
+    this.#events = events
+    this.native = open(() => { this.#drain() })
+  }
+
+  /**
+   * Number a new session and connect it to its events
+   */
+  addSession (events: SessionEvents): number {
+    this.#lastSession++
+    this.#sessions.set(this.#lastSession, events)
+
+    return this.#lastSession
+  }
+
+  removeSession (session: number): void {
+    this.#sessions.delete(session)
+  }
+
+  /**
+   * Resolves when the port is free again
+   */
+  async close (): Promise<void> {
+    this.native.shutdown()
+
+    return this.#closed.promise
+  }
+
+  #drain (): void {
+    for (let i = 0; i < BATCHES_PER_TURN; i++) {
+      const batch = this.native.drain()
+
+      if (batch == null) {
+        return
+      }
+
+      this.#dispatch(batch)
+    }
+
+    setImmediate(() => { this.#drain() })
+  }
+
+  #dispatch ({ records, data, notices }: NativeBatch): void {
+    for (let i = 0; i < records.length; i += RECORD) {
+      const kind = records[i]
+      const a = records[i + 2]
+      const b = records[i + 3]
+
+      if (kind === NOTICE) {
+        this.#onNotice(records[i + 1], notices[a])
+        continue
+      }
+
+      const session = this.#sessions.get(records[i + 1])
+
+      if (session == null) {
+        continue
+      }
+
+      switch (kind) {
+        case STREAM_DATA:
+          session.onStreamData(a, data.subarray(b, b + records[i + 4]))
+          break
+        case DATAGRAM:
+          session.onDatagram(data.subarray(a, a + b))
+          break
+        case STREAM_WRITTEN:
+          session.onStreamWritten(a, b)
+          break
+        case DATAGRAMS_SENT:
+          session.onDatagramsSent(a, b)
+          break
+        case STREAM_OPENED:
+          session.onStreamOpened(a)
+          break
+        case STREAM_READY:
+          session.onStreamReady(a, b)
+          break
+        case STREAM_FINISHED:
+          session.onStreamFinished(a)
+          break
+        case STREAM_RESET:
+          session.onStreamReset(a)
+          break
+        case STREAM_STOPPED:
+          session.onStreamStopped(a)
+          break
+        case PATH:
+          session.onPath(a, b)
+          break
+        default:
+          throw new EngineFailedError(`The native engine sent an event of the unknown kind ${kind}: it was built from other sources than this package, run "npm run build:engine"`)
+      }
+    }
+  }
+
+  #onNotice (session: number, notice: NativeNotice): void {
+    switch (notice.type) {
+      case 'raw':
+        this.#events.onRaw?.(notice.host, notice.port, notice.localHost ?? undefined, notice.data)
+        break
+      case 'transmit':
+        this.#events.onTransmit?.(notice.host, notice.port, notice.data)
+        break
+      case 'endpointClosed':
+        this.#onClosed(notice.error)
+        break
+      default:
+        this.#sessions.get(session)?.onNotice(notice)
+    }
+  }
+
+  #onClosed (message?: string | null): void {
+    for (const session of [...this.#sessions.values()]) {
+      session.onNotice({ type: 'closed', cause: message == null ? 'local' : 'failed', message: message ?? '' })
+    }
+
+    this.#sessions.clear()
+    this.#closed.resolve()
+    this.#events.onClosed?.(message == null ? undefined : new EngineFailedError(`The native engine stopped: ${message}`))
+  }
+}

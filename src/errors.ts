@@ -1,0 +1,130 @@
+/**
+ * Every error this package throws of its own. Match on `err.name`: the names are stable, the messages are for people.
+ */
+
+/**
+ * Bytes that are not a valid PSEC frame (draft, "Frames" and "Proposal"). `reason` is a stable code for metrics and
+ * test vectors, the message says what was found where.
+ */
+export class InvalidFrameError extends Error {
+  static name = 'InvalidFrameError'
+  name = 'InvalidFrameError'
+  readonly reason: string
+
+  constructor (reason: string, message: string) {
+    super(message)
+    this.reason = reason
+  }
+}
+
+/**
+ * The native engine could not be loaded: it was not built, or not for this platform
+ */
+export class EngineUnavailableError extends Error {
+  static name = 'EngineUnavailableError'
+  name = 'EngineUnavailableError'
+}
+
+/**
+ * The native engine stopped unexpectedly. Its sessions are lost; the message carries the engine's last words.
+ */
+export class EngineFailedError extends Error {
+  static name = 'EngineFailedError'
+  name = 'EngineFailedError'
+}
+
+/**
+ * The local address to listen on is taken by another socket
+ */
+export class AddressInUseError extends Error {
+  static name = 'AddressInUseError'
+  name = 'AddressInUseError'
+}
+
+/**
+ * The local address can't be bound: it is not an address of this machine, or the port is privileged
+ */
+export class AddressUnavailableError extends Error {
+  static name = 'AddressUnavailableError'
+  name = 'AddressUnavailableError'
+}
+
+/**
+ * A host name in a dialled multiaddr did not resolve to an address of the wanted family
+ */
+export class AddressNotResolvedError extends Error {
+  static name = 'AddressNotResolvedError'
+  name = 'AddressNotResolvedError'
+}
+
+/**
+ * Nobody answered the proposal: no listener there, or a path that lets no UDP through
+ */
+export class NoAnswerError extends Error {
+  static name = 'NoAnswerError'
+  name = 'NoAnswerError'
+}
+
+/**
+ * The peers speak no security scheme in common (draft, "Response": a reject, or no intersection)
+ */
+export class NoCommonSchemeError extends Error {
+  static name = 'NoCommonSchemeError'
+  name = 'NoCommonSchemeError'
+}
+
+/**
+ * The other side claims our own peer id: we dialled ourselves, or somebody pretends to be us
+ */
+export class SelfNegotiationError extends Error {
+  static name = 'SelfNegotiationError'
+  name = 'SelfNegotiationError'
+}
+
+/**
+ * A scheme was agreed on, but its handshake failed or did not end in time
+ */
+export class HandshakeFailedError extends Error {
+  static name = 'HandshakeFailedError'
+  name = 'HandshakeFailedError'
+}
+
+/**
+ * The session ended without an orderly close: a time-out, a reset, a protocol error
+ */
+export class SessionFailedError extends Error {
+  static name = 'SessionFailedError'
+  name = 'SessionFailedError'
+}
+
+/**
+ * The session is closed: no stream can be opened on it and no datagram sent
+ */
+export class SessionClosedError extends Error {
+  static name = 'SessionClosedError'
+  name = 'SessionClosedError'
+}
+
+/**
+ * A datagram is larger than what the path carries now, see `maxDatagramSize`
+ */
+export class DatagramTooLargeError extends Error {
+  static name = 'DatagramTooLargeError'
+  name = 'DatagramTooLargeError'
+}
+
+/**
+ * The connection's transport, or its remote, carries no datagrams
+ */
+export class DatagramsUnsupportedError extends Error {
+  static name = 'DatagramsUnsupportedError'
+  name = 'DatagramsUnsupportedError'
+}
+
+/**
+ * The node is part of a private network, whose protector PSEC's sessions would bypass
+ */
+export class PrivateNetworkError extends Error {
+  static name = 'PrivateNetworkError'
+  name = 'PrivateNetworkError'
+}

@@ -1,0 +1,65 @@
+import { EnginePort } from '../../engine/port.ts'
+import type { NativeFlow } from '../../engine/flow.ts'
+import type { PacketSocket } from '../../sockets/index.ts'
+
+/**
+ * One port of the engine serves all packet sockets that are not the engine's: it has no socket of its own, and knows each of
+ * them by an address made up for it (RFC 4193: fd00::/8 is nobody else's).
+ */
+let port: EnginePort | undefined
+let lastFlow = 0
+const sockets = new Map<string, PacketSocket>()
+
+/**
+ * A flow of the engine whose datagrams travel through JavaScript, over any packet socket
+ */
+export function detachedFlow (socket: PacketSocket): NativeFlow {
+  port ??= EnginePort.detached({
+    onTransmit: (host, port, datagram) => { sockets.get(host)?.send(datagram) }
+  })
+
+  const flowPort = port
+  const host = address(++lastFlow)
+  let closed = false
+
+  const onMessage = (evt: CustomEvent<Uint8Array>): void => {
+    flowPort.native.inject(host, 1, evt.detail)
+  }
+
+  const close = (): void => {
+    if (closed) {
+      return
+    }
+
+    closed = true
+    socket.removeEventListener('message', onMessage)
+    socket.removeEventListener('close', close)
+    socket.close()
+
+    // The engine's last packets (the close) are still on their way through JavaScript.
+    setImmediate(() => {
+      flowPort.native.release(host, 1)
+      sockets.delete(host)
+
+      if (sockets.size === 0 && port === flowPort) {
+        port = undefined
+        void flowPort.close()
+      }
+    })
+  }
+
+  sockets.set(host, socket)
+  flowPort.native.claim(host, 1)
+  socket.addEventListener('close', close)
+
+  return {
+    port: flowPort,
+    peer: () => ({ host, port: 1, maxDatagramSize: socket.maxDatagramSize }),
+    handOver: () => { socket.addEventListener('message', onMessage) },
+    close
+  }
+}
+
+function address (flow: number): string {
+  return `fd00::${(Math.floor(flow / 0x10000) & 0xffff).toString(16)}:${(flow & 0xffff).toString(16)}`
+}

@@ -1,0 +1,50 @@
+import { raceSignal } from 'race-signal'
+import { HandshakeFailedError } from '../../errors.ts'
+import type { QuicSession } from './session.ts'
+import type { NativeFlow } from '../../engine/flow.ts'
+import type { NativeQuicIdentity } from '../../engine/native.ts'
+import type { Initiation, ProceedOptions, SecureSession } from '../index.ts'
+
+interface Parts {
+  identity: NativeQuicIdentity
+  flow: NativeFlow
+  session: QuicSession
+}
+
+export class QuicInitiation implements Initiation {
+  readonly firstFlight: Promise<Uint8Array[]>
+  readonly #session?: QuicSession
+
+  /**
+   * `prepare` may throw: the first flight then rejects with what it threw
+   */
+  constructor (maxInitiationPacketSize: number, prepare: () => Parts) {
+    try {
+      const { identity, session } = prepare()
+      this.#session = session
+      this.firstFlight = session.initiate(identity, maxInitiationPacketSize)
+    } catch (err) {
+      this.firstFlight = Promise.reject(err)
+    }
+
+    // Whoever is interested looks; nobody has to.
+    this.firstFlight.catch(() => {})
+  }
+
+  async proceed (options: ProceedOptions): Promise<SecureSession> {
+    options.signal?.throwIfAborted()
+
+    if (this.#session == null) {
+      await this.firstFlight
+      throw new HandshakeFailedError('The QUIC handshake could not be begun')
+    }
+
+    await raceSignal(this.firstFlight, options.signal)
+
+    return this.#session.proceed(options)
+  }
+
+  cancel (): void {
+    this.#session?.cancel()
+  }
+}

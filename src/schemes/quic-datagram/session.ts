@@ -1,0 +1,382 @@
+import { peerIdFromMultihash } from '@libp2p/peer-id'
+import * as Digest from 'multiformats/hashes/digest'
+import { raceSignal } from 'race-signal'
+import { DatagramTooLargeError, HandshakeFailedError, SessionClosedError, SessionFailedError } from '../../errors.ts'
+import { formatPacketAddress } from '../../sockets/index.ts'
+import { QUIC_DATAGRAM } from './protocol.ts'
+import { QuicStream } from './stream.ts'
+import type { NativeFlow } from '../../engine/flow.ts'
+import type { CloseCause, NativeNotice, NativePort, NativeQuicIdentity } from '../../engine/native.ts'
+import type { SessionEvents } from '../../engine/port.ts'
+import type { ProceedOptions, RespondOptions, SecureSession, SecureSessionHandler, SecureStream } from '../index.ts'
+import type { AbortOptions, Logger, PeerId } from '@libp2p/interface'
+
+/**
+ * `sendDatagram` returns false from here on, in bytes; what is sent regardless is dropped above the second
+ */
+const DATAGRAM_QUEUE = 256 * 1024
+const DATAGRAM_QUEUE_LIMIT = 1024 * 1024
+
+/**
+ * How many streams and datagrams are held before `start`; more are reset or dropped
+ */
+const MAX_HELD_STREAMS = 256
+const MAX_HELD_DATAGRAMS = 64
+
+const CLOSE_MESSAGES: Record<CloseCause, string> = {
+  local: 'it was closed on this side',
+  remote: 'the remote closed it',
+  'remote-error': 'the remote ended it with an error',
+  'timed-out': 'nothing was heard of the remote for too long',
+  reset: 'the remote does not know it any more, it may have restarted',
+  failed: 'a rule of the protocol was broken'
+}
+
+export class QuicSession implements SecureSession, SessionEvents {
+  readonly protocol = QUIC_DATAGRAM
+  readonly #log: Logger
+  readonly #flow: NativeFlow
+  readonly #native: NativePort
+  readonly #id: number
+  readonly #remote: string
+  readonly #firstFlight = Promise.withResolvers<Uint8Array[]>()
+  readonly #secured = Promise.withResolvers<PeerId>()
+  readonly #closed = Promise.withResolvers<void>()
+  readonly #streams = new Map<number, QuicStream>()
+  readonly #opening = new Map<number, PromiseWithResolvers<QuicStream>>()
+  readonly #heldStreams: QuicStream[] = []
+  readonly #heldDatagrams: Uint8Array[] = []
+  readonly #dropped = { sendQueueFull: 0, receiveQueueFull: 0, pathShrunk: 0 }
+  #handler?: SecureSessionHandler
+  #remotePeer?: PeerId
+  #status: 'open' | 'closing' | 'closed' = 'open'
+  #error?: Error
+  #lastToken = 0
+  #maxDatagramSize = 0
+  #rtt = 0
+  #unsentDatagrams = 0
+  #datagramsBlocked = false
+
+  constructor (flow: NativeFlow, log: Logger) {
+    this.#flow = flow
+    this.#log = log
+    this.#native = flow.port.native
+    this.#id = flow.port.addSession(this)
+    this.#remote = formatPacketAddress(flow.peer())
+
+    // Each is awaited by some callers only.
+    this.#firstFlight.promise.catch(() => {})
+    this.#secured.promise.catch(() => {})
+  }
+
+  get remotePeer (): PeerId {
+    if (this.#remotePeer == null) {
+      throw new SessionClosedError('The QUIC handshake is not done: nobody is known to be there')
+    }
+
+    return this.#remotePeer
+  }
+
+  get status (): 'open' | 'closing' | 'closed' {
+    return this.#status
+  }
+
+  get maxDatagramSize (): number {
+    return this.#maxDatagramSize
+  }
+
+  get rtt (): number {
+    return this.#rtt
+  }
+
+  get droppedDatagrams (): Readonly<Record<string, number>> {
+    return this.#dropped
+  }
+
+  /**
+   * Become the initiator, as far as that goes without sending
+   */
+  async initiate (identity: NativeQuicIdentity, maxInitiationPacketSize: number): Promise<Uint8Array[]> {
+    this.#native.initiate(this.#id, identity, this.#flow.peer(), Math.max(0, maxInitiationPacketSize))
+
+    return this.#firstFlight.promise
+  }
+
+  async proceed (options: ProceedOptions): Promise<SecureSession> {
+    this.#flow.handOver()
+    this.#native.proceed(this.#id, options.sendFirstFlight, options.earlyDatagrams)
+
+    return this.#handshake(options)
+  }
+
+  async respond (identity: NativeQuicIdentity, options: RespondOptions): Promise<SecureSession> {
+    this.#flow.handOver()
+    this.#native.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams)
+
+    return this.#handshake(options)
+  }
+
+  /**
+   * Give up before the agreement: nothing was sent, and the socket stays as it is
+   */
+  cancel (): void {
+    if (this.#status === 'closed') {
+      return
+    }
+
+    this.#status = 'closed'
+    this.#native.closeSession(this.#id, 0, false)
+    this.#flow.port.removeSession(this.#id)
+    this.#firstFlight.reject(new SessionClosedError('The QUIC handshake was cancelled'))
+    this.#closed.resolve()
+  }
+
+  start (handler: SecureSessionHandler): void {
+    this.#handler = handler
+
+    for (const stream of this.#heldStreams.splice(0)) {
+      handler.onStream(stream)
+    }
+
+    for (const payload of this.#heldDatagrams.splice(0)) {
+      handler.onDatagram(payload)
+    }
+
+    if (this.#status === 'closed') {
+      handler.onClose(this.#error)
+    }
+  }
+
+  async openStream (options: AbortOptions = {}): Promise<SecureStream> {
+    options.signal?.throwIfAborted()
+    this.#assertOpen()
+
+    const token = this.#lastToken = (this.#lastToken + 1) % 0x100000000
+    const opening = Promise.withResolvers<QuicStream>()
+    this.#opening.set(token, opening)
+    this.#native.openStream(this.#id, token)
+
+    try {
+      return await raceSignal(opening.promise, options.signal)
+    } catch (err) {
+      if (this.#opening.delete(token)) {
+        this.#native.cancelOpen(this.#id, token)
+      } else {
+        // It was opened at the very moment that nobody wanted it any more.
+        opening.promise.then(stream => { stream.reset() }, () => {})
+      }
+
+      throw err
+    }
+  }
+
+  sendDatagram (payload: Uint8Array): boolean {
+    this.#assertOpen()
+
+    if (payload.byteLength > this.#maxDatagramSize) {
+      throw new DatagramTooLargeError(`A datagram of ${payload.byteLength} bytes does not fit the path, which carries ${this.#maxDatagramSize} now: send less at a time, or use a stream`)
+    }
+
+    if (this.#unsentDatagrams >= DATAGRAM_QUEUE_LIMIT) {
+      this.#dropped.sendQueueFull++
+      this.#datagramsBlocked = true
+
+      return false
+    }
+
+    this.#unsentDatagrams += payload.byteLength
+    this.#native.sendDatagram(this.#id, payload)
+    this.#datagramsBlocked = this.#unsentDatagrams >= DATAGRAM_QUEUE
+
+    return !this.#datagramsBlocked
+  }
+
+  async close (options: AbortOptions = {}): Promise<void> {
+    if (this.#status === 'open') {
+      this.#status = 'closing'
+      this.#native.closeSession(this.#id, 0, true)
+    }
+
+    try {
+      await raceSignal(this.#closed.promise, options.signal)
+    } catch (err: any) {
+      this.abort(err)
+      throw err
+    }
+  }
+
+  abort (err: Error, code: number = 0): void {
+    if (this.#status === 'closed') {
+      return
+    }
+
+    this.#native.closeSession(this.#id, code, false)
+    this.#onClosed(err)
+  }
+
+  onNotice (notice: NativeNotice): void {
+    switch (notice.type) {
+      case 'firstFlight':
+        this.#firstFlight.resolve(notice.datagrams)
+        break
+      case 'secured':
+        this.#onSecured(notice.peerId)
+        break
+      case 'openFailed':
+        this.#opening.get(notice.token)?.reject(this.#closedError())
+        this.#opening.delete(notice.token)
+        break
+      case 'closed':
+        this.#onClosed(this.#toError(notice.cause, notice.message))
+        break
+      default:
+    }
+  }
+
+  onStreamOpened (id: number): void {
+    const stream = this.#addStream(id, 'inbound')
+
+    if (this.#handler != null) {
+      this.#handler.onStream(stream)
+    } else if (this.#heldStreams.length < MAX_HELD_STREAMS) {
+      this.#heldStreams.push(stream)
+    } else {
+      stream.reset()
+    }
+  }
+
+  onStreamReady (id: number, token: number): void {
+    const opening = this.#opening.get(token)
+
+    if (opening == null) {
+      this.#native.reset(this.#id, id)
+      return
+    }
+
+    this.#opening.delete(token)
+    opening.resolve(this.#addStream(id, 'outbound'))
+  }
+
+  onStreamData (id: number, chunk: Uint8Array): void {
+    this.#streams.get(id)?.onData(chunk)
+  }
+
+  onStreamFinished (id: number): void {
+    this.#streams.get(id)?.onFinished()
+  }
+
+  onStreamReset (id: number): void {
+    this.#streams.get(id)?.onRemoteReset()
+  }
+
+  onStreamStopped (id: number): void {
+    this.#streams.get(id)?.onStopped()
+  }
+
+  onStreamWritten (id: number, bytes: number): void {
+    this.#streams.get(id)?.onWritten(bytes)
+  }
+
+  onDatagram (payload: Uint8Array): void {
+    if (this.#handler != null) {
+      this.#handler.onDatagram(payload)
+    } else if (this.#heldDatagrams.length < MAX_HELD_DATAGRAMS) {
+      this.#heldDatagrams.push(payload)
+    } else {
+      this.#dropped.receiveQueueFull++
+    }
+  }
+
+  onDatagramsSent (bytes: number, dropped: number): void {
+    this.#unsentDatagrams -= bytes
+    this.#dropped.pathShrunk += dropped
+
+    if (this.#datagramsBlocked && this.#unsentDatagrams <= DATAGRAM_QUEUE / 2) {
+      this.#datagramsBlocked = false
+      this.#handler?.onDatagramDrain()
+    }
+  }
+
+  onPath (maxDatagramSize: number, rttMicros: number): void {
+    this.#maxDatagramSize = maxDatagramSize
+    this.#rtt = rttMicros / 1000
+  }
+
+  async #handshake (options: AbortOptions): Promise<SecureSession> {
+    try {
+      this.#remotePeer = await raceSignal(this.#secured.promise, options.signal)
+    } catch (err: any) {
+      this.abort(err)
+      throw err
+    }
+
+    return this
+  }
+
+  #onSecured (peerId: Uint8Array): void {
+    try {
+      // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-assertion
+      this.#secured.resolve(peerIdFromMultihash(Digest.decode(peerId) as any))
+    } catch (err: any) {
+      this.#secured.reject(new HandshakeFailedError(`The remote at ${this.#remote} has a peer id that can't be read: ${err.message}`))
+    }
+  }
+
+  #addStream (id: number, direction: 'inbound' | 'outbound'): QuicStream {
+    const stream = new QuicStream(this.#native, this.#id, id, direction, () => {
+      this.#streams.delete(id)
+    })
+    this.#streams.set(id, stream)
+
+    return stream
+  }
+
+  #assertOpen (): void {
+    if (this.#status !== 'open') {
+      throw this.#closedError()
+    }
+  }
+
+  #closedError (): Error {
+    return new SessionClosedError(`The session with ${this.#remote} is ${this.#status === 'open' ? 'ending' : this.#status}${this.#error == null ? '' : `: ${this.#error.message}`}`)
+  }
+
+  #toError (cause: CloseCause, message: string): Error | undefined {
+    const text = `${CLOSE_MESSAGES[cause]}${message === '' ? '' : ` (${message})`}`
+
+    if (this.#remotePeer == null) {
+      return new HandshakeFailedError(`The QUIC handshake with ${this.#remote} failed: ${text}`)
+    }
+
+    return cause === 'local' || cause === 'remote' ? undefined : new SessionFailedError(`The session with ${this.#remote} failed: ${text}`)
+  }
+
+  #onClosed (err?: Error): void {
+    if (this.#status === 'closed') {
+      return
+    }
+
+    this.#log('session with %s is over%s', this.#remote, err == null ? '' : ` - ${err.message}`)
+    this.#status = 'closed'
+    this.#error = err
+    this.#flow.port.removeSession(this.#id)
+
+    const failure = err ?? this.#closedError()
+    this.#firstFlight.reject(failure)
+    this.#secured.reject(failure)
+
+    for (const opening of this.#opening.values()) {
+      opening.reject(this.#closedError())
+    }
+
+    this.#opening.clear()
+
+    for (const stream of [...this.#streams.values()]) {
+      stream.onReset(err)
+    }
+
+    this.#flow.close()
+    this.#closed.resolve()
+    this.#handler?.onClose(err)
+  }
+}

@@ -1,0 +1,226 @@
+import { StreamStateError } from '@libp2p/interface'
+import type { NativePort } from '../../engine/native.ts'
+import type { SecureStream, SecureStreamHandler } from '../index.ts'
+import type { Uint8ArrayList } from 'uint8arraylist'
+
+/**
+ * `send` returns false from here on, and `onDrain` comes when half of it has left
+ */
+const SEND_QUEUE = 512 * 1024
+
+/**
+ * How many bytes of a stream are passed on before the engine is told, which sends up to 512 KiB (`STREAM_CREDIT` in
+ * `engine/src/session.rs`) ahead
+ */
+const CONSUMED_STEP = 128 * 1024
+
+/**
+ * More buffers than this in a list are joined before they cross the border
+ */
+const MAX_BUFFERS = 4
+
+export class QuicStream implements SecureStream {
+  readonly id: number
+  readonly direction: 'inbound' | 'outbound'
+
+  readonly #native: NativePort
+  readonly #session: number
+  readonly #onOver: (stream: QuicStream) => void
+  #handler?: SecureStreamHandler
+
+  /**
+   * What came before `start`, in order
+   */
+  readonly #held: Array<(handler: SecureStreamHandler) => void> = []
+  #unsent = 0
+  #blocked = false
+  #consumed = 0
+  #paused = false
+  #readOver = false
+  #writeOver = false
+  #reset = false
+
+  constructor (native: NativePort, session: number, id: number, direction: 'inbound' | 'outbound', onOver: (stream: QuicStream) => void) {
+    this.#native = native
+    this.#session = session
+    this.#onOver = onOver
+    this.id = id
+    this.direction = direction
+  }
+
+  start (handler: SecureStreamHandler): void {
+    this.#handler = handler
+
+    for (const deliver of this.#held.splice(0)) {
+      deliver(handler)
+    }
+  }
+
+  send (data: Uint8Array | Uint8ArrayList): boolean {
+    if (this.#writeOver) {
+      throw new StreamStateError('Cannot send on a stream whose writable end is closed')
+    }
+
+    if (data instanceof Uint8Array) {
+      this.#write(data)
+    } else {
+      const buffers = [...data]
+
+      if (buffers.length > MAX_BUFFERS) {
+        this.#write(data.subarray())
+      } else {
+        buffers.forEach(buffer => { this.#write(buffer) })
+      }
+    }
+
+    this.#blocked = this.#unsent >= SEND_QUEUE
+
+    return !this.#blocked
+  }
+
+  closeWrite (): void {
+    if (this.#writeOver) {
+      return
+    }
+
+    this.#writeOver = true
+    this.#native.finish(this.#session, this.id)
+    this.#endIfOver()
+  }
+
+  closeRead (): void {
+    if (this.#readOver) {
+      return
+    }
+
+    this.#readOver = true
+    this.#native.stop(this.#session, this.id)
+
+    // The remote's end is of no consequence any more, and QUIC does not tell it of a stream that was stopped.
+    queueMicrotask(() => {
+      this.#deliver(handler => { handler.onRemoteCloseWrite() })
+      this.#endIfOver()
+    })
+  }
+
+  reset (): void {
+    if (this.#reset) {
+      return
+    }
+
+    this.#end()
+    this.#native.reset(this.#session, this.id)
+  }
+
+  pause (): void {
+    this.#paused = true
+  }
+
+  resume (): void {
+    this.#paused = false
+    this.#tellConsumed(0)
+  }
+
+  onData (chunk: Uint8Array): void {
+    if (this.#readOver) {
+      return
+    }
+
+    if (this.#handler != null) {
+      this.#handler.onData(chunk)
+    } else {
+      this.#held.push(handler => { handler.onData(chunk) })
+    }
+
+    this.#tellConsumed(chunk.byteLength)
+  }
+
+  onFinished (): void {
+    if (this.#readOver) {
+      return
+    }
+
+    this.#readOver = true
+    this.#deliver(handler => { handler.onRemoteCloseWrite() })
+    this.#endIfOver()
+  }
+
+  onRemoteReset (): void {
+    this.#native.reset(this.#session, this.id)
+    this.onReset()
+  }
+
+  onStopped (): void {
+    this.#unsent = 0
+    this.#deliver(handler => { handler.onRemoteCloseRead() })
+    this.#drain()
+  }
+
+  onWritten (bytes: number): void {
+    this.#unsent -= bytes
+
+    if (this.#unsent <= SEND_QUEUE / 2) {
+      this.#drain()
+    }
+  }
+
+  /**
+   * The remote reset the stream, or the session ended
+   */
+  onReset (err?: Error): void {
+    if (this.#reset) {
+      return
+    }
+
+    this.#end()
+    this.#deliver(handler => { handler.onReset(err) })
+  }
+
+  #write (data: Uint8Array): void {
+    if (data.byteLength === 0) {
+      return
+    }
+
+    this.#unsent += data.byteLength
+    this.#native.write(this.#session, this.id, data)
+  }
+
+  #drain (): void {
+    if (this.#blocked) {
+      this.#blocked = false
+      this.#deliver(handler => { handler.onDrain() })
+    }
+  }
+
+  #tellConsumed (bytes: number): void {
+    this.#consumed += bytes
+
+    if (this.#paused || this.#readOver || this.#handler == null || this.#consumed < CONSUMED_STEP) {
+      return
+    }
+
+    this.#native.consumed(this.#session, this.id, this.#consumed)
+    this.#consumed = 0
+  }
+
+  #deliver (event: (handler: SecureStreamHandler) => void): void {
+    if (this.#handler != null) {
+      event(this.#handler)
+    } else {
+      this.#held.push(event)
+    }
+  }
+
+  #end (): void {
+    this.#reset = true
+    this.#readOver = true
+    this.#writeOver = true
+    this.#onOver(this)
+  }
+
+  #endIfOver (): void {
+    if (this.#readOver && this.#writeOver && !this.#reset) {
+      this.#onOver(this)
+    }
+  }
+}

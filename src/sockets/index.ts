@@ -1,0 +1,120 @@
+/**
+ * Raw datagrams: `PacketEndpoint` is a local port, `PacketSocket` is that port's traffic with one remote. Over UDP they
+ * are backed by the native engine (`udp.ts`); over an in-memory network (`memory.ts`) they serve tests and simulations.
+ * Nothing here knows a scheme, or what is inside a datagram.
+ */
+import type { AbortOptions } from '@libp2p/interface'
+import type { TypedEventTarget } from 'main-event'
+
+/**
+ * Where datagrams come from or go to. `host` is an IP address over UDP, any name in an in-memory network.
+ */
+export interface PacketAddress {
+  host: string
+  port: number
+}
+
+/**
+ * `192.0.2.1:4001` or `[2001:db8::1]:4001`: for logs, errors and keys of maps
+ */
+export function formatPacketAddress (address: PacketAddress): string {
+  return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`
+}
+
+export interface PacketSocketEvents {
+  /**
+   * A datagram arrived. Nobody listening: it is lost, as on any datagram socket.
+   */
+  message: CustomEvent<Uint8Array>
+
+  /**
+   * The socket was closed, by us or because its endpoint went away. Emitted once.
+   */
+  close: CustomEvent
+}
+
+/**
+ * One remote's raw datagrams on one local port. Unreliable and unordered: what is sent may be lost, doubled or overtaken.
+ */
+export interface PacketSocket extends TypedEventTarget<PacketSocketEvents> {
+  readonly status: 'open' | 'closed'
+  readonly localAddress: PacketAddress
+  readonly remoteAddress: PacketAddress
+
+  /**
+   * The largest datagram in bytes that the path is assumed to carry
+   */
+  readonly maxDatagramSize: number
+
+  /**
+   * Set where the native engine owns the socket, so that a native scheme can take the flow over inside the engine
+   * instead of exchanging its datagrams through JavaScript. Opaque to everybody else.
+   */
+  readonly nativeFlow?: unknown
+
+  /**
+   * Send a datagram. A closed socket, or a full send queue, drops it silently: the network may do so, too.
+   */
+  send (datagram: Uint8Array): void
+
+  /**
+   * Give the remote's flow up. Datagrams that still come are a stranger's again. Idempotent.
+   */
+  close (): void
+}
+
+export interface PacketAcceptor {
+  /**
+   * Whether a stranger's first datagram deserves a socket. Called for every datagram of every stranger: be quick, keep
+   * no state, never throw.
+   */
+  filter (datagram: Uint8Array, remote: PacketAddress): boolean
+
+  /**
+   * A stranger's datagram passed the filter. The socket is new; the datagram is not emitted on it as a message.
+   */
+  onSocket (socket: PacketSocket, firstDatagram: Uint8Array): void
+}
+
+/**
+ * A local port, used for dialling and listening alike
+ */
+export interface PacketEndpoint {
+  readonly status: 'open' | 'closed'
+  readonly localAddress: PacketAddress
+
+  /**
+   * Take strangers' datagrams from now on; `undefined` to turn them away again. At most one acceptor at a time.
+   */
+  accept (acceptor: PacketAcceptor | undefined): void
+
+  /**
+   * The open socket for this remote, if there is one
+   */
+  get (remote: PacketAddress): PacketSocket | undefined
+
+  /**
+   * Open a socket for a remote. Throws `InvalidParametersError` if there is one already: look with `get` first.
+   */
+  connect (remote: PacketAddress): PacketSocket
+
+  /**
+   * Close the port and every socket on it; resolves when the port is free again. Idempotent.
+   */
+  close (options?: AbortOptions): Promise<void>
+}
+
+export interface OpenEndpointOptions extends PacketAddress, AbortOptions {
+}
+
+/**
+ * How local ports are opened: `udpEndpoints` by default, a `MemoryNetwork` in tests, or a packet transport of your own
+ */
+export interface PacketEndpointFactory {
+  /**
+   * Open a local port. `host` is an IP address of this machine or an unspecified one (`0.0.0.0`, `::`), port 0 stands for
+   * one that is free. Rejects with `AddressInUseError`, `AddressUnavailableError`, `EngineUnavailableError`, or the
+   * signal's reason.
+   */
+  open (options: OpenEndpointOptions): Promise<PacketEndpoint>
+}
