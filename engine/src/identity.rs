@@ -33,8 +33,8 @@ pub struct QuicIdentity {
 pub enum IdentityError {
     #[error("the private key can't be read: {0}")]
     Key(#[from] libp2p_identity::DecodingError),
-    #[error("no certificate could be made: {0}")]
-    Certificate(#[from] libp2p_tls::certificate::GenError),
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
     #[error("the cipher suites do not fit QUIC: {0}")]
     Cipher(#[from] quinn_proto::crypto::rustls::NoInitialCipherSuite),
 }
@@ -43,9 +43,7 @@ impl QuicIdentity {
     /// `private_key` is protobuf-encoded, as libp2p stores keys.
     pub fn new(private_key: &[u8], settings: QuicSettings) -> Result<Self, IdentityError> {
         let keypair = Keypair::from_protobuf_encoding(private_key)?;
-        // Who is expected at the other end is checked above the schemes, where every scheme is.
-        let client = libp2p_tls::make_client_config(&keypair, None)?;
-        let server = libp2p_tls::make_server_config(&keypair)?;
+        let (client, server) = crate::tls::configurations(&keypair)?;
         Ok(Self {
             settings,
             client: Arc::new(client.try_into()?),

@@ -11,6 +11,7 @@ mod identity;
 mod notice;
 mod port;
 mod session;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,0 +1,205 @@
+//! TLS 1.3 by the libp2p TLS specification.
+//!
+//! Certificates are made and judged by `libp2p-tls`; its ready-made configurations are not used, because they prefer
+//! ChaCha20-Poly1305, which is the slower cipher on every processor with AES instructions.
+
+use std::sync::Arc;
+
+use libp2p_identity::Keypair;
+use libp2p_tls::certificate;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
+    SignatureScheme,
+};
+
+/// libp2p TLS specification, "ALPN".
+const ALPN: &[u8] = b"libp2p";
+
+const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("no certificate could be made: {0}")]
+    Certificate(#[from] certificate::GenError),
+    #[error("the TLS library refuses the configuration: {0}")]
+    Configuration(#[from] Error),
+}
+
+/// What an initiator and a responder with this identity use. The certificate is made here, and lives as long as they do.
+pub fn configurations(keypair: &Keypair) -> Result<(ClientConfig, ServerConfig), TlsError> {
+    let (certificate, key) = certificate::generate(keypair)?;
+    let signer = provider().key_provider.load_private_key(key)?;
+    let resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(
+        vec![certificate],
+        signer,
+    )));
+    let verifier = Arc::new(Libp2pVerifier);
+    let provider = Arc::new(provider());
+
+    let mut client = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(VERSIONS)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier.clone())
+        .with_client_cert_resolver(resolver.clone());
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    // A session is always proven afresh: resumption would take the peer's word for who it was.
+    client.resumption = rustls::client::Resumption::disabled();
+    client.enable_sni = false;
+
+    let mut server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(VERSIONS)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(resolver);
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    server.send_tls13_tickets = 0;
+
+    Ok((client, server))
+}
+
+/// The TLS 1.3 suites, AES first, and the hybrid key exchange X25519MLKEM768 before the classical ones.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![
+            aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+            aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+            aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![
+            aws_lc_rs::kx_group::X25519MLKEM768,
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
+        ],
+        ..aws_lc_rs::default_provider()
+    }
+}
+
+/// Both sides show exactly one certificate, self-signed, with the libp2p extension; who it names is told afterwards.
+#[derive(Debug)]
+struct Libp2pVerifier;
+
+fn verify_chain(end_entity: &CertificateDer, rest: &[CertificateDer]) -> Result<(), Error> {
+    if !rest.is_empty() {
+        return Err(Error::General(
+            "a libp2p peer shows exactly one certificate".into(),
+        ));
+    }
+    // Checks the validity period, the self-signature, and the identity key's signature in the extension.
+    certificate::parse(end_entity)?;
+    Ok(())
+}
+
+fn verify_signature(
+    message: &[u8],
+    certificate: &CertificateDer,
+    signed: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    certificate::parse(certificate)?.verify_signature(
+        signed.scheme,
+        message,
+        signed.signature(),
+    )?;
+    Ok(HandshakeSignatureValid::assertion())
+}
+
+/// Not reached: only TLS 1.3 is offered and accepted.
+fn refuse_tls12() -> Result<HandshakeSignatureValid, Error> {
+    Err(PeerIncompatible::Tls12NotOffered.into())
+}
+
+/// What libp2p-tls can check. No SHA-1, no RSA below 2,048 bits (libp2p TLS specification, "Peer Authentication").
+fn signature_schemes() -> Vec<SignatureScheme> {
+    vec![
+        SignatureScheme::ECDSA_NISTP256_SHA256,
+        SignatureScheme::ECDSA_NISTP384_SHA384,
+        SignatureScheme::ED25519,
+        SignatureScheme::RSA_PSS_SHA512,
+        SignatureScheme::RSA_PSS_SHA384,
+        SignatureScheme::RSA_PSS_SHA256,
+        SignatureScheme::RSA_PKCS1_SHA512,
+        SignatureScheme::RSA_PKCS1_SHA384,
+        SignatureScheme::RSA_PKCS1_SHA256,
+    ]
+}
+
+impl ServerCertVerifier for Libp2pVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer,
+        intermediates: &[CertificateDer],
+        _server_name: &ServerName,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        verify_chain(end_entity, intermediates)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        refuse_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        signature_schemes()
+    }
+}
+
+impl ClientCertVerifier for Libp2pVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        true
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer,
+        intermediates: &[CertificateDer],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        verify_chain(end_entity, intermediates)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        refuse_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        signature_schemes()
+    }
+}
