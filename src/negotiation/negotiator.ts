@@ -1,0 +1,503 @@
+import { InvalidParametersError } from '@libp2p/interface'
+import { NoCommonSchemeError, SelfNegotiationError } from '../errors.ts'
+import { decodeFrame, encodeFrame, looksLikeFrame } from '../wire/index.ts'
+import { Backoff } from './backoff.ts'
+import { chooseSimultaneous, chooseStandard } from './choose-scheme.ts'
+import { compareIds } from './compare-ids.ts'
+import { fingerprint, isSameProposal } from './fingerprint.ts'
+import { quoteNames } from './quote-names.ts'
+import type { ProposalFingerprint } from './fingerprint.ts'
+import type { Agreement, DatagramVerdict, NegotiationEvent, NegotiatorInit, Role } from './index.ts'
+import type { Frame, Propose } from '../wire/index.ts'
+
+const DEFAULT_RETRANSMISSION = { initial: 250, factor: 1.5, max: 1000 }
+const DEFAULT_REJECT_GRACE = 200
+
+/**
+ * Every input queues one datagram at most. A caller that polls as told never has more than one waiting; one that does
+ * not loses the newest, which to the remote is a datagram lost on the way.
+ */
+const MAX_QUEUED_TRANSMITS = 8
+
+/**
+ * The longest that repeated proposals of the other may stay unanswered by our own, in multiples of the first
+ * retransmission's wait. With the defaults 16 s: longer than any round trip, so that two peers can't answer each
+ * other's answers for ever.
+ */
+const MAX_ANSWER_HOLD_OFF = 64
+
+export type NegotiatorStatus = 'idle' | 'proposing' | 'agreed' | 'failed'
+
+/**
+ * One side of a PSEC negotiation with one remote (draft, "Protocol"; what the draft leaves open:
+ * `docs/negotiation.md`). It has no socket and no clock: the caller hands datagrams and clock readings in, and carries
+ * out what it polls.
+ *
+ * Getters, without effect: `status`.
+ *
+ * Inputs: `propose` to begin as the proposer, or simply the other's proposal by `handleDatagram`; then `handleDatagram`
+ * with every datagram of the remote, `handleTimeout` when the deadline is reached, `handleSecured` once the scheme's
+ * handshake has ended well. `now` is milliseconds on any clock that does not run backwards, the same for all inputs.
+ *
+ * Polls, after every input, in this order, each until it returns undefined: `pollTransmit` (send that datagram, before
+ * anything of the scheme), then `pollEvent`. At last `pollTimeout`, once: it replaces the deadline of before.
+ *
+ * Any input may come in any state; one that means nothing there changes nothing. No input throws, whatever the remote
+ * sends. Each leads to one datagram at most, so only the timer ever sends unasked. A negotiator lives as long as its
+ * flow: after the agreement it goes on answering late frames. It has nothing to free: to end it, stop calling it; it
+ * never gives up proposing by itself.
+ *
+ * Bounds: 8 datagrams, 2 events, 2 proposals' hashes; the remote can make it remember nothing else.
+ */
+export class Negotiator {
+  private readonly localId: Uint8Array
+  private readonly schemes: string[]
+  private readonly select: (proposal: Propose) => string | undefined
+  private readonly rejectGrace: number
+  private readonly retransmission: Backoff
+
+  /** Our proposal without initiation packet: what is repeated, and the answer to the other's in simultaneous mode */
+  private readonly bareProposal: Uint8Array
+
+  private currentStatus: NegotiatorStatus
+
+  /** Whether every proposal so far went out with the initiation packet: only then the responder is sure to have it */
+  private packetInEveryProposal: boolean
+
+  /** The latest proposal that got an answer, and which: a function of the proposal, for as long as the flow lives */
+  private answered?: { proposal: ProposalFingerprint, response: Uint8Array }
+
+  /** Bad news while our proposal is out. It may be forged, so it waits for the truth until `at`. */
+  private impending?: { error: Error, at: number }
+
+  private agreed?: { scheme: string, role: Role }
+
+  private lastProposedAt: number
+
+  /** How long our proposal must not have been out before it answers the other's again; grows with every answer */
+  private answerHoldOff: number
+  private readonly minAnswerHoldOff: number
+
+  private readonly transmits: Uint8Array[]
+  private outcome?: NegotiationEvent
+
+  /** The latest different proposal after the agreement, and the event of it until that is polled */
+  private renewed?: { proposal: ProposalFingerprint, event?: NegotiationEvent }
+
+  /**
+   * Throws `InvalidParametersError` or `RangeError` if the id, a name, or a time is none, or if there is no scheme
+   */
+  constructor (init: NegotiatorInit) {
+    const retransmission = {
+      initial: init.retransmission?.initial ?? DEFAULT_RETRANSMISSION.initial,
+      factor: init.retransmission?.factor ?? DEFAULT_RETRANSMISSION.factor,
+      max: init.retransmission?.max ?? DEFAULT_RETRANSMISSION.max
+    }
+    const rejectGrace = init.rejectGrace ?? DEFAULT_REJECT_GRACE
+
+    if (init.schemes.length === 0) {
+      throw new InvalidParametersError('A negotiation needs at least one scheme to offer')
+    }
+
+    if (!(rejectGrace >= 0 && rejectGrace < Infinity)) {
+      throw new InvalidParametersError(`The reject grace is a number of milliseconds, got ${rejectGrace}`)
+    }
+
+    this.localId = new Uint8Array(init.localId)
+    this.schemes = distinct(init.schemes)
+    this.bareProposal = encodeFrame({ type: 'propose', peerId: this.localId, schemes: this.schemes })
+    this.select = init.select ?? (proposal => chooseStandard(proposal.schemes, this.schemes))
+    this.rejectGrace = rejectGrace
+    this.retransmission = new Backoff(retransmission)
+    this.currentStatus = 'idle'
+    this.packetInEveryProposal = false
+    this.lastProposedAt = -Infinity
+    this.minAnswerHoldOff = retransmission.initial
+    this.answerHoldOff = 0
+    this.transmits = []
+  }
+
+  /**
+   * `idle`: nothing has been said. `proposing`: our proposal is out. `agreed`, `failed`: over, and final.
+   */
+  get status (): NegotiatorStatus {
+    return this.currentStatus
+  }
+
+  /**
+   * Begin as the proposer. In any state but `idle` there is nothing left to begin: whoever dials then joins.
+   *
+   * @param now - a clock reading in milliseconds
+   * @param initiationPacket - the first datagram of the first-listed scheme (draft, "Proposal"); the caller has seen
+   * to it that the whole proposal fits the path
+   */
+  propose (now: number, initiationPacket?: Uint8Array): void {
+    if (this.currentStatus !== 'idle') {
+      return
+    }
+
+    this.currentStatus = 'proposing'
+    this.retransmission.start(now)
+
+    if (initiationPacket == null || initiationPacket.byteLength === 0) {
+      this.transmitBareProposal(now)
+      return
+    }
+
+    this.packetInEveryProposal = true
+    this.lastProposedAt = now
+    this.transmit(encodeFrame({ type: 'propose', peerId: this.localId, schemes: this.schemes, initiationPacket }))
+  }
+
+  /**
+   * A datagram came from the remote. An agreement's `initiationPacket` is a view of it: copy that to keep it for long.
+   *
+   * @returns what it was, and so whether it belongs to the scheme
+   */
+  handleDatagram (datagram: Uint8Array, now: number): DatagramVerdict {
+    if (datagram.byteLength === 0) {
+      return 'invalid'
+    }
+
+    if (!looksLikeFrame(datagram)) {
+      this.handleBegun()
+      return 'scheme'
+    }
+
+    let frame: Frame
+
+    try {
+      frame = decodeFrame(datagram)
+    } catch {
+      return 'invalid'
+    }
+
+    switch (frame.type) {
+      case 'propose':
+        return this.handleProposal(frame, datagram, now)
+      case 'accept':
+        return this.handleAccept(frame.scheme)
+      default:
+        return this.handleReject(now)
+    }
+  }
+
+  /**
+   * Time has passed. Calling it early, or without a deadline, does nothing.
+   */
+  handleTimeout (now: number): void {
+    if (this.impending != null && now >= this.impending.at) {
+      this.fail(this.impending.error)
+      return
+    }
+
+    if (this.retransmission.deadline != null && now >= this.retransmission.deadline) {
+      this.retransmission.next(now)
+      this.transmitBareProposal(now)
+    }
+  }
+
+  /**
+   * The scheme's handshake ended well, which proves the agreement: nothing needs to be repeated any more
+   */
+  handleSecured (): void {
+    this.handleBegun()
+  }
+
+  /**
+   * The next datagram to send
+   */
+  pollTransmit (): Uint8Array | undefined {
+    return this.transmits.shift()
+  }
+
+  /**
+   * The next event. There is one `agreed` or `failed` in a negotiator's life, and any number of `renewed` after an
+   * `agreed`; of these only the latest waits to be polled.
+   */
+  pollEvent (): NegotiationEvent | undefined {
+    const outcome = this.outcome
+
+    if (outcome != null) {
+      this.outcome = undefined
+      return outcome
+    }
+
+    const event = this.renewed?.event
+
+    if (this.renewed != null) {
+      this.renewed.event = undefined
+    }
+
+    return event
+  }
+
+  /**
+   * When to call `handleTimeout`, on the clock of `now`; undefined if there is nothing to wait for
+   */
+  pollTimeout (): number | undefined {
+    const { deadline } = this.retransmission
+
+    if (this.impending == null) {
+      return deadline
+    }
+
+    return Math.min(this.impending.at, deadline ?? Infinity)
+  }
+
+  private handleProposal (frame: Propose, datagram: Uint8Array, now: number): DatagramVerdict {
+    const proposal = fingerprint(frame)
+
+    if (this.answered != null && isSameProposal(this.answered.proposal, proposal)) {
+      this.answered.proposal.packet ??= proposal.packet
+      this.answerAgain(this.answered.response, now)
+      return 'frame'
+    }
+
+    switch (this.currentStatus) {
+      case 'idle':
+        this.respond(frame, proposal)
+        return 'frame'
+      case 'proposing':
+        this.conclude(frame, proposal, now)
+        return 'frame'
+      case 'agreed':
+        return this.renew(frame, proposal, datagram)
+      default:
+        return 'unexpected'
+    }
+  }
+
+  /**
+   * Somebody proposes and we have not: draft, "Standard Negotiation"
+   */
+  private respond (frame: Propose, proposal: ProposalFingerprint): void {
+    if (this.isOurs(frame)) {
+      this.fail(selfNegotiation())
+      return
+    }
+
+    let scheme: string | undefined
+
+    try {
+      scheme = this.selectFrom(frame)
+    } catch (err: any) {
+      // our own policy is broken, of which the remote needs no news
+      this.fail(err)
+      return
+    }
+
+    if (scheme == null) {
+      this.answer(proposal, encodeFrame({ type: 'reject' }))
+      this.fail(this.nothingInCommon(frame))
+      return
+    }
+
+    this.answer(proposal, encodeFrame({ type: 'accept', scheme }))
+    this.agree(this.respondingTo(frame, scheme, false))
+  }
+
+  /**
+   * Both have proposed: draft, "Simultaneous Negotiation"
+   */
+  private conclude (frame: Propose, proposal: ProposalFingerprint, now: number): void {
+    if (this.isOurs(frame)) {
+      this.failSoon(selfNegotiation(), now)
+      return
+    }
+
+    const choice = chooseSimultaneous({ peerId: this.localId, schemes: this.schemes }, frame)
+
+    if (choice == null) {
+      // the draft lets both sides come to this by themselves. Our proposal may be lost, though, and with this
+      // negotiation ends what would repeat it, so the other is told by what it understands at once.
+      this.answer(proposal, encodeFrame({ type: 'reject' }))
+      this.failSoon(this.nothingInCommon(frame), now)
+      return
+    }
+
+    // not answered: our proposal is on its way already
+    this.answered = { proposal, response: this.bareProposal }
+
+    if (choice.role === 'responder') {
+      this.agree(this.respondingTo(frame, choice.scheme, true))
+      return
+    }
+
+    this.agree({
+      scheme: choice.scheme,
+      role: 'initiator',
+      simultaneous: true,
+      localSchemes: [...this.schemes],
+      remoteSchemes: distinct(frame.schemes),
+      claimedId: frame.peerId,
+      // the other's proposal does not tell whether it has ours: unlike an accept it answers nothing
+      sendFirstFlight: true
+    })
+  }
+
+  /**
+   * After an agreement, a proposal that is not the one that led to it
+   */
+  private renew (frame: Propose, proposal: ProposalFingerprint, datagram: Uint8Array): DatagramVerdict {
+    if (this.isOurs(frame)) {
+      return 'unexpected'
+    }
+
+    // transmissions of one proposal are one event, unless another came in between
+    if (this.renewed == null || !isSameProposal(this.renewed.proposal, proposal)) {
+      this.renewed = { proposal, event: { type: 'renewed', proposal: new Uint8Array(datagram) } }
+    }
+
+    return 'frame'
+  }
+
+  /**
+   * The other took our proposal up: draft, "Standard Negotiation"
+   */
+  private handleAccept (scheme: string): DatagramVerdict {
+    if (this.currentStatus === 'proposing' && this.schemes.includes(scheme)) {
+      this.agree({
+        scheme,
+        role: 'initiator',
+        simultaneous: false,
+        localSchemes: [...this.schemes],
+        sendFirstFlight: !this.packetInEveryProposal || scheme !== this.schemes[0]
+      })
+
+      return 'frame'
+    }
+
+    // again, or from a peer that has forgotten its own proposal since, and comes to the same end as we did
+    if (this.agreed?.role === 'initiator' && this.agreed.scheme === scheme) {
+      this.handleBegun()
+      return 'frame'
+    }
+
+    // a name that we did not offer; or, late, an agreement that is not ours. The caller has begun the scheme, so a
+    // frame that anybody could have made must not turn it round: the handshake decides.
+    return 'unexpected'
+  }
+
+  /**
+   * The other takes none of ours: draft, "Standard Negotiation"
+   */
+  private handleReject (now: number): DatagramVerdict {
+    if (this.currentStatus !== 'proposing') {
+      return 'unexpected'
+    }
+
+    this.failSoon(new NoCommonSchemeError(`The remote rejected every scheme that we offered: ${quoteNames(this.schemes)}. Configure one that it speaks, too.`), now)
+
+    return 'frame'
+  }
+
+  /**
+   * The other seems to have begun with the scheme, and so to have our proposal: let it rest. Before the agreement that
+   * is no sign: what follows the first datagram of a first flight travels on the heels of the proposal.
+   */
+  private handleBegun (): void {
+    if (this.currentStatus === 'agreed') {
+      this.retransmission.stop()
+    }
+  }
+
+  private agree (agreement: Agreement): void {
+    this.currentStatus = 'agreed'
+    this.agreed = { scheme: agreement.scheme, role: agreement.role }
+    this.impending = undefined
+    this.outcome = { type: 'agreed', agreement }
+
+    // in simultaneous mode the other may still lack our proposal
+    if (!agreement.simultaneous) {
+      this.retransmission.stop()
+    }
+  }
+
+  private fail (error: Error): void {
+    this.currentStatus = 'failed'
+    this.impending = undefined
+    this.outcome = { type: 'failed', error }
+    this.retransmission.stop()
+  }
+
+  /**
+   * Bad news that anybody who can spoof the remote's address may have sent: it stands unless an agreement comes within
+   * the grace
+   */
+  private failSoon (error: Error, now: number): void {
+    this.impending ??= { error, at: now + this.rejectGrace }
+  }
+
+  private answer (proposal: ProposalFingerprint, response: Uint8Array): void {
+    this.answered = { proposal, response }
+    this.transmit(response)
+  }
+
+  /**
+   * The same proposal gets the same response. If that is our own proposal the other may answer it in turn: the first
+   * goes out at once, the next ones keep a distance that doubles. As soon as it exceeds the round trip, echoes die.
+   */
+  private answerAgain (response: Uint8Array, now: number): void {
+    if (response !== this.bareProposal) {
+      this.transmit(response)
+      return
+    }
+
+    if (now - this.lastProposedAt >= this.answerHoldOff) {
+      this.answerHoldOff = Math.min(Math.max(this.answerHoldOff * 2, this.minAnswerHoldOff), this.minAnswerHoldOff * MAX_ANSWER_HOLD_OFF)
+      this.transmitBareProposal(now)
+    }
+  }
+
+  private transmitBareProposal (now: number): void {
+    this.packetInEveryProposal = false
+    this.lastProposedAt = now
+    this.transmit(this.bareProposal)
+  }
+
+  private transmit (datagram: Uint8Array): void {
+    if (this.transmits.length < MAX_QUEUED_TRANSMITS) {
+      this.transmits.push(datagram)
+    }
+  }
+
+  private respondingTo (frame: Propose, scheme: string, simultaneous: boolean): Agreement {
+    return {
+      scheme,
+      role: 'responder',
+      simultaneous,
+      localSchemes: [...this.schemes],
+      remoteSchemes: distinct(frame.schemes),
+      claimedId: frame.peerId,
+      initiationPacket: scheme === frame.schemes[0] ? frame.initiationPacket : undefined,
+      sendFirstFlight: false
+    }
+  }
+
+  private selectFrom (frame: Propose): string | undefined {
+    const scheme = this.select(frame)
+
+    if (scheme != null && !(frame.schemes.includes(scheme) && this.schemes.includes(scheme))) {
+      throw new InvalidParametersError(`The selection of a scheme returned ${JSON.stringify(scheme)}, which is not one that both sides speak`)
+    }
+
+    return scheme
+  }
+
+  private isOurs (frame: Propose): boolean {
+    return compareIds(frame.peerId, this.localId) === 0
+  }
+
+  private nothingInCommon (frame: Propose): Error {
+    return new NoCommonSchemeError(`The remote offers ${quoteNames(distinct(frame.schemes))}, we speak ${quoteNames(this.schemes)}, and may choose none of them. Configure a scheme that both speak.`)
+  }
+}
+
+function distinct (schemes: string[]): string[] {
+  return [...new Set(schemes)]
+}
+
+function selfNegotiation (): Error {
+  return new SelfNegotiationError('The remote claims our own peer id: the address leads back to this node, or somebody pretends to be us')
+}
