@@ -7,9 +7,9 @@ import { TypedEventEmitter } from 'main-event'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
 import { formatPacketAddress } from './index.ts'
+import type { PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
 import type { NativePeer, NativeStats } from '../engine/native.ts'
-import type { PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 
 /**
  * What a path carries without knowing better: an Ethernet's 1,500 bytes less the headers of IP and UDP, less what tunnels
@@ -171,6 +171,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   readonly #port: EnginePort
   readonly #onClose: () => void
   #handedOver = false
+  #onHandedOverClose?: () => void
   #status: 'open' | 'closed' = 'open'
 
   constructor (port: EnginePort, localAddress: PacketAddress, remoteAddress: PacketAddress, onClose: () => void) {
@@ -184,7 +185,11 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
     this.nativeFlow = {
       port,
       peer: () => this.#peer(),
-      handOver: () => { this.#handedOver = true },
+      handOver: (onClose) => {
+        this.#handedOver = true
+        this.#onHandedOverClose = onClose
+      },
+      release: () => { this.#onHandedOverClose = undefined },
       close: () => { this.close() }
     }
     port.native.claim(remoteAddress.host, remoteAddress.port)
@@ -220,6 +225,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
     this.#status = 'closed'
     this.#port.native.release(this.remoteAddress.host, this.remoteAddress.port)
     this.#onClose()
+    this.#onHandedOverClose?.()
     this.safeDispatchEvent('close')
   }
 

@@ -1,0 +1,95 @@
+/**
+ * The PSEC upgrader: drives a negotiation on a packet socket with a real clock, hands the socket to the agreed scheme, and
+ * checks who is there. Any packet transport can use it: implement `PacketSocket`, and get everything else.
+ */
+import type { Role } from '../negotiation/index.ts'
+import type { SecureSession, SecurityScheme } from '../schemes/index.ts'
+import type { PacketSocket } from '../sockets/index.ts'
+import type { AbortOptions, ComponentLogger, Metrics, PeerId, PrivateKey } from '@libp2p/interface'
+import type { ProgressEvent, ProgressOptions } from 'progress-events'
+
+export interface PsecUpgraderComponents {
+  peerId: PeerId
+  privateKey: PrivateKey
+  logger: ComponentLogger
+  metrics?: Metrics
+}
+
+export interface PsecUpgraderInit {
+  /**
+   * The schemes to offer and accept, most wanted first. At least one, no two of one name.
+   */
+  schemes: SecurityScheme[]
+
+  /**
+   * Choose among the schemes of somebody's proposal (names, in the proposer's order, only ones that are registered here). By
+   * default the proposer's first. Returning undefined rejects, and so does throwing. Has to be a pure function of what was
+   * offered: a repeated proposal gets the same response.
+   */
+  selectScheme? (offered: string[]): string | undefined
+
+  /**
+   * Send the first-listed scheme's first packet along with the proposal, which saves the negotiation's round trip (draft,
+   * "Proposal"). Default: true.
+   */
+  initiationPacket?: boolean
+
+  /**
+   * How long a proposal may stay unanswered, in milliseconds, before a dial fails with `NoAnswerError`. Default: 5,000.
+   */
+  negotiationTimeout?: number
+
+  /**
+   * How long a scheme's handshake may take, in milliseconds, before it fails with `HandshakeFailedError`. Default: 10,000.
+   */
+  handshakeTimeout?: number
+
+  /**
+   * After the session is up, the remote of a socket proposed something else than before: it may have come back after a crash, or
+   * somebody forges its address. Nothing was answered; a new negotiation, beside the session, would have to.
+   */
+  onRenewed? (socket: PacketSocket, proposal: Uint8Array): void
+}
+
+/**
+ * What was negotiated, by whom, and how long each step took
+ */
+export interface Negotiation {
+  scheme: string
+  role: Role
+  simultaneous: boolean
+  localSchemes: string[]
+  remoteSchemes?: string[]
+
+  /**
+   * Milliseconds since the upgrade began: `agreed` when the scheme was settled, `secured` when the remote was authenticated
+   */
+  timings: { agreed: number, secured: number }
+}
+
+export interface SecuredSocket {
+  session: SecureSession
+  negotiation: Negotiation
+}
+
+export type PsecProgressEvents =
+  /** The proposal left, the first or a repeated one; `attempt` counts from 1 */
+  ProgressEvent<'psec:propose', { attempt: number, bytes: number, initiationPacket: boolean }> |
+  ProgressEvent<'psec:agreed', { scheme: string, role: Role, simultaneous: boolean }> |
+  ProgressEvent<'psec:secured', { scheme: string, remotePeer: PeerId }>
+
+export interface UpgradeOptions extends Required<AbortOptions>, ProgressOptions<PsecProgressEvents> {
+  /**
+   * Who has to be there. Anybody else: `UnexpectedPeerError`.
+   */
+  remotePeer?: PeerId
+}
+
+export interface InboundUpgradeOptions extends UpgradeOptions {
+  /**
+   * The datagram for which the socket was opened
+   */
+  firstDatagram: Uint8Array
+}
+
+export { PsecUpgrader } from './upgrader.ts'

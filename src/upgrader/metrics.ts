@@ -1,0 +1,52 @@
+import type { CounterGroup, Metrics } from '@libp2p/interface'
+
+/**
+ * What the upgrader counts, if the node counts anything
+ */
+export interface UpgraderMetrics {
+  /** `propose_sent`, `accept_received`, ... */
+  frames?: CounterGroup
+  /** Datagrams that came and meant nothing: `invalid`, `unexpected`, `hold_full` */
+  dropped?: CounterGroup
+  /** How upgrades ended, see `outcomeOf`; and `renewed` where a remote proposed afresh */
+  negotiations?: CounterGroup
+}
+
+export function registerMetrics (metrics?: Metrics): UpgraderMetrics {
+  return {
+    frames: metrics?.registerCounterGroup('libp2p_psec_frames_total', {
+      label: 'frame',
+      help: 'Total count of PSEC frames by type and direction'
+    }),
+    dropped: metrics?.registerCounterGroup('libp2p_psec_dropped_datagrams_total', {
+      label: 'reason',
+      help: 'Total count of datagrams dropped during and after the negotiation by reason'
+    }),
+    negotiations: metrics?.registerCounterGroup('libp2p_psec_negotiations_total', {
+      label: 'outcome',
+      help: 'Total count of PSEC negotiations by outcome'
+    })
+  }
+}
+
+const FRAME_TYPES: Record<number, string> = { 0: 'propose', 1: 'accept', 255: 'reject' }
+
+export function countFrame (metrics: UpgraderMetrics, frame: Uint8Array, direction: 'sent' | 'received'): void {
+  metrics.frames?.increment({ [`${FRAME_TYPES[frame[0]]}_${direction}`]: true })
+}
+
+/** Names of errors are anybody's (a scheme's, a signal's), the values of a metric's label must be few */
+const OUTCOMES: Record<string, string> = {
+  NoAnswerError: 'no_answer',
+  NoCommonSchemeError: 'no_common_scheme',
+  SelfNegotiationError: 'self',
+  HandshakeFailedError: 'handshake_failed',
+  UnexpectedPeerError: 'unexpected_peer',
+  ConnectionClosedError: 'socket_closed',
+  AbortError: 'aborted',
+  TimeoutError: 'aborted'
+}
+
+export function outcomeOf (err: Error): string {
+  return OUTCOMES[err?.name] ?? 'error'
+}

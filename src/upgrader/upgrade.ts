@@ -1,0 +1,457 @@
+import { ConnectionClosedError, UnexpectedPeerError } from '@libp2p/interface'
+import { peerIdFromMultihash } from '@libp2p/peer-id'
+import * as Digest from 'multiformats/hashes/digest'
+import { CustomProgressEvent } from 'progress-events'
+import { raceSignal } from 'race-signal'
+import { equals } from 'uint8arrays/equals'
+import { HandshakeFailedError, InvalidFrameError, NoAnswerError, SelfNegotiationError } from '../errors.ts'
+import { Negotiator } from '../negotiation/index.ts'
+import { formatPacketAddress } from '../sockets/index.ts'
+import { Flow } from './flow.ts'
+import { outcomeOf } from './metrics.ts'
+import { maxInitiationPacketSize } from './packet-size.ts'
+import type { PsecProgressEvents, SecuredSocket, UpgradeOptions } from './index.ts'
+import type { UpgraderMetrics } from './metrics.ts'
+import type { Cancel, Clock } from '../clock.ts'
+import type { Agreement } from '../negotiation/index.ts'
+import type { Initiation, SecureSession, SecurityScheme } from '../schemes/index.ts'
+import type { PacketSocket } from '../sockets/index.ts'
+import type { Propose } from '../wire/index.ts'
+import type { ComponentLogger, Logger, PeerId, PrivateKey } from '@libp2p/interface'
+
+/**
+ * What all upgrades of one upgrader share
+ */
+export interface UpgradeContext {
+  peerId: PeerId
+  privateKey: PrivateKey
+  logger: ComponentLogger
+  log: Logger
+  metrics: UpgraderMetrics
+  clock: Clock
+
+  /**
+   * By name, most wanted first
+   */
+  schemes: Map<string, SecurityScheme>
+
+  /**
+   * The bytes of our proposal without an initiation packet
+   */
+  proposalSize: number
+  initiationPacket: boolean
+  negotiationTimeout: number
+  handshakeTimeout: number
+  select (proposal: Propose): string | undefined
+  onRenewed? (socket: PacketSocket, proposal: Uint8Array): void
+}
+
+/**
+ * One call of `upgradeOutbound` or `upgradeInbound`
+ */
+interface Participant {
+  options: UpgradeOptions
+  resolve (secured: SecuredSocket): void
+  reject (err: Error): void
+}
+
+/**
+ * The work of making one packet socket a secured one, and everybody who waits for its result. It ends in one of three ways:
+ * secured, failed, or left by everybody, the latter two with the socket closed.
+ */
+export class Upgrade {
+  readonly #socket: PacketSocket
+  readonly #context: UpgradeContext
+  readonly #flow: Flow
+  readonly #begun: number
+  readonly #participants = new Set<Participant>()
+  /** Aborted as soon as the upgrade has failed, with the error as reason: whatever is under way stops */
+  readonly #controller = new AbortController()
+  readonly #agreed = Promise.withResolvers<Agreement>()
+  #agreement?: Agreement
+  #initiation?: Initiation
+  #cancelTimeout?: Cancel
+  #attempt = 0
+  #settled = false
+
+  constructor (socket: PacketSocket, context: UpgradeContext) {
+    this.#socket = socket
+    this.#context = context
+    this.#begun = context.clock.now()
+    // it may fail when nobody is waiting any more
+    this.#agreed.promise.catch(() => {})
+    this.#flow = new Flow({
+      socket,
+      clock: context.clock,
+      log: context.log,
+      metrics: context.metrics,
+      negotiator: new Negotiator({
+        localId: context.peerId.toMultihash().bytes,
+        schemes: [...context.schemes.keys()],
+        select: context.select
+      }),
+      onAgreed: (agreement) => { this.#agreed.resolve(agreement) },
+      onFailed: (err) => { this.#agreed.reject(err) },
+      onRenewed: (proposal) => { this.#onRenewed(proposal) },
+      onTransmit: (frame) => { this.#onTransmit(frame) },
+      onClose: () => { this.#fail(new ConnectionClosedError(`The socket to ${this.#remote} was closed before it was secured`)) }
+    })
+  }
+
+  /**
+   * Whether there is a result, and nothing left to join
+   */
+  get settled (): boolean {
+    return this.#settled
+  }
+
+  /**
+   * Wait for the result. Whose signal aborts leaves the others alone; the last to leave ends the work.
+   */
+  async join (options: UpgradeOptions): Promise<SecuredSocket> {
+    const { promise, resolve, reject } = Promise.withResolvers<SecuredSocket>()
+    const participant = { options, resolve, reject }
+    const onAbort = (): void => { this.#leave(participant, options.signal.reason) }
+
+    this.#participants.add(participant)
+    options.signal.addEventListener('abort', onAbort)
+
+    if (this.#agreement != null) {
+      this.#progress([participant], agreedEvent(this.#agreement))
+    }
+
+    try {
+      return await promise
+    } finally {
+      options.signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /**
+   * Begin as the one who proposes, unless the remote is quicker
+   */
+  startOutbound (): void {
+    void this.#run(async () => { await this.#propose() })
+  }
+
+  /**
+   * Begin with the remote's proposal
+   */
+  startInbound (firstDatagram: Uint8Array): void {
+    void this.#run(() => {
+      const verdict = this.#flow.receive(firstDatagram)
+
+      if (verdict !== 'frame') {
+        throw new InvalidFrameError(verdict, `The first datagram from ${this.#remote} is no proposal, test it with isProposal() before opening a socket for it`)
+      }
+    })
+  }
+
+  /**
+   * A datagram of the socket that somebody else received
+   */
+  receive (datagram: Uint8Array): void {
+    this.#flow.receive(datagram)
+  }
+
+  get #remote (): string {
+    return formatPacketAddress(this.#socket.remoteAddress)
+  }
+
+  get #elapsed (): number {
+    return this.#context.clock.now() - this.#begun
+  }
+
+  async #run (begin: () => void | Promise<void>): Promise<void> {
+    try {
+      await begin()
+      const agreement = await raceSignal(this.#agreed.promise, this.#controller.signal)
+      const agreed = this.#elapsed
+      this.#onAgreed(agreement)
+
+      const session = await this.#handshake(agreement)
+      this.#succeed({
+        session,
+        negotiation: {
+          scheme: agreement.scheme,
+          role: agreement.role,
+          simultaneous: agreement.simultaneous,
+          localSchemes: agreement.localSchemes,
+          remoteSchemes: agreement.remoteSchemes,
+          timings: { agreed, secured: this.#elapsed }
+        }
+      }, agreement)
+    } catch (err: any) {
+      this.#fail(err)
+    }
+  }
+
+  async #propose (): Promise<void> {
+    const [scheme] = this.#context.schemes.values()
+    const initiation = this.#prepare(scheme)
+    const [initiationPacket, ...rest] = this.#context.initiationPacket ? await this.#firstFlight(initiation) : []
+
+    // the remote may have proposed to us in the meantime, and has been answered
+    if (this.#flow.status !== 'idle') {
+      return
+    }
+
+    const { negotiationTimeout } = this.#context
+    this.#setTimeout(negotiationTimeout, () => new NoAnswerError(`Nobody at ${this.#remote} answered within ${negotiationTimeout} ms. Check the address, that a PSEC listener runs there, and that UDP gets through both ways`))
+    this.#flow.propose(initiationPacket, rest)
+  }
+
+  /**
+   * The first flight, if it can travel with the proposal; empty otherwise, and if the negotiation is over before it is ready
+   */
+  async #firstFlight (initiation: Initiation): Promise<Uint8Array[]> {
+    const datagrams = await raceSignal(Promise.race([
+      initiation.firstFlight,
+      this.#agreed.promise.then(() => [])
+    ]), this.#controller.signal)
+    const size = datagrams[0]?.byteLength ?? 0
+
+    return size > 0 && size <= this.#maxInitiationPacketSize ? datagrams : []
+  }
+
+  get #maxInitiationPacketSize (): number {
+    return maxInitiationPacketSize(this.#socket.maxDatagramSize - this.#context.proposalSize)
+  }
+
+  #prepare (scheme: SecurityScheme): Initiation {
+    const { privateKey, logger } = this.#context
+    const initiation = scheme.initiate(this.#flow.schemeSocket, {
+      privateKey,
+      logger,
+      maxInitiationPacketSize: this.#maxInitiationPacketSize
+    })
+
+    this.#initiation = initiation
+    initiation.firstFlight.catch((err) => {
+      // one that was cancelled may fail, and one that proceeded fails by its proceed()
+      if (this.#initiation === initiation) {
+        this.#controller.abort(err)
+      }
+    })
+
+    return initiation
+  }
+
+  #takeInitiation (): Initiation | undefined {
+    const initiation = this.#initiation
+    this.#initiation = undefined
+
+    return initiation
+  }
+
+  #onAgreed (agreement: Agreement): void {
+    this.#agreement = agreement
+    this.#context.log('agreed on %s with %s as %s%s', agreement.scheme, this.#remote, agreement.role, agreement.simultaneous ? ' in a simultaneous negotiation' : '')
+    this.#progress(this.#participants, agreedEvent(agreement))
+  }
+
+  async #handshake (agreement: Agreement): Promise<SecureSession> {
+    const { handshakeTimeout } = this.#context
+    const { signal } = this.#controller
+    this.#setTimeout(handshakeTimeout, () => new HandshakeFailedError(`The handshake of ${agreement.scheme} with ${this.#remote} did not end within ${handshakeTimeout} ms: the path may drop large datagrams, or the remote is gone or overloaded`))
+    const pending = this.#secure(agreement, signal)
+
+    try {
+      return await raceSignal(pending, signal)
+    } catch (err: any) {
+      // a session that comes all the same has nobody to take it
+      pending.then((session) => { session.abort(err) }, () => {})
+      throw err
+    } finally {
+      this.#clearTimeout()
+    }
+  }
+
+  /**
+   * Hand the socket over to the scheme
+   */
+  async #secure (agreement: Agreement, signal: AbortSignal): Promise<SecureSession> {
+    const { schemes, privateKey, logger } = this.#context
+    const [firstListed] = schemes.keys()
+    const scheme = schemes.get(agreement.scheme)
+
+    if (scheme == null) {
+      throw new HandshakeFailedError(`Agreed on ${agreement.scheme} with ${this.#remote}, which is not registered here`)
+    }
+
+    if (agreement.role === 'initiator') {
+      if (agreement.scheme !== firstListed) {
+        this.#takeInitiation()?.cancel()
+      }
+
+      const initiation = this.#initiation ?? this.#prepare(scheme)
+      this.#takeInitiation()
+
+      return initiation.proceed({
+        signal,
+        sendFirstFlight: agreement.sendFirstFlight,
+        earlyDatagrams: this.#flow.handOver()
+      })
+    }
+
+    this.#takeInitiation()?.cancel()
+    const initiationPacket = agreement.initiationPacket == null ? [] : [agreement.initiationPacket]
+
+    return scheme.respond(this.#flow.schemeSocket, {
+      signal,
+      privateKey,
+      logger,
+      earlyDatagrams: [...initiationPacket, ...this.#flow.handOver()]
+    })
+  }
+
+  #succeed (secured: SecuredSocket, agreement: Agreement): void {
+    const { session } = secured
+    const err = this.#checkClaim(session.remotePeer, agreement)
+
+    if (err != null) {
+      this.#fail(err, session)
+      return
+    }
+
+    const { expecting, mistaken } = this.#sortParticipants(session.remotePeer)
+
+    // those who wanted somebody else must not end the session of those who did not
+    if (expecting.length === 0) {
+      this.#fail(mistaken[0].err, session)
+      return
+    }
+
+    this.#settled = true
+    this.#flow.secured()
+    this.#context.metrics.negotiations?.increment({ secured: true })
+    this.#context.log('secured %s with %p in %d ms', this.#remote, session.remotePeer, secured.negotiation.timings.secured)
+    this.#progress(expecting, new CustomProgressEvent('psec:secured', { scheme: session.protocol, remotePeer: session.remotePeer }))
+    mistaken.forEach(({ participant, err }) => { participant.reject(err) })
+    expecting.forEach((participant) => { participant.resolve(secured) })
+    this.#participants.clear()
+  }
+
+  /**
+   * The id in a proposal is a claim: who is there has to be who proposed, and nobody else can be us
+   */
+  #checkClaim (remotePeer: PeerId, agreement: Agreement): Error | undefined {
+    if (remotePeer.equals(this.#context.peerId)) {
+      return new SelfNegotiationError(`At ${this.#remote} is this very node, ${remotePeer}: don't dial your own addresses`)
+    }
+
+    if (agreement.claimedId != null && !equals(agreement.claimedId, remotePeer.toMultihash().bytes)) {
+      const claimed = peerIdFromMultihash(Digest.decode(agreement.claimedId))
+
+      return new UnexpectedPeerError(`The remote at ${this.#remote} claimed to be ${claimed}, but proved to be ${remotePeer}`)
+    }
+  }
+
+  #sortParticipants (remotePeer: PeerId): { expecting: Participant[], mistaken: Array<{ participant: Participant, err: Error }> } {
+    const expecting: Participant[] = []
+    const mistaken: Array<{ participant: Participant, err: Error }> = []
+
+    for (const participant of this.#participants) {
+      const expected = participant.options.remotePeer
+
+      if (expected == null || expected.equals(remotePeer)) {
+        expecting.push(participant)
+      } else {
+        mistaken.push({
+          participant,
+          err: new UnexpectedPeerError(`Expected ${expected} at ${this.#remote}, but ${remotePeer} is there: check the peer id in the address`)
+        })
+      }
+    }
+
+    return { expecting, mistaken }
+  }
+
+  /**
+   * End everything that is under way, and close the socket; if there is a session by now, it does that itself
+   */
+  #fail (err: Error, session?: SecureSession): void {
+    if (this.#settled) {
+      return
+    }
+
+    this.#settled = true
+    this.#controller.abort(err)
+    this.#clearTimeout()
+    this.#takeInitiation()?.cancel()
+
+    if (session == null) {
+      this.#flow.end()
+      this.#socket.close()
+      this.#flow.schemeSocket.onClose()
+    } else {
+      this.#flow.secured()
+      session.abort(err)
+    }
+
+    this.#context.metrics.negotiations?.increment({ [this.#participants.size === 0 ? 'aborted' : outcomeOf(err)]: true })
+    this.#context.log('upgrade of %s failed - %e', this.#remote, err)
+    this.#participants.forEach((participant) => { participant.reject(err) })
+    this.#participants.clear()
+  }
+
+  #leave (participant: Participant, reason: Error): void {
+    if (!this.#participants.delete(participant)) {
+      return
+    }
+
+    if (this.#participants.size === 0) {
+      this.#fail(reason)
+    }
+
+    participant.reject(reason)
+  }
+
+  #onTransmit (frame: Uint8Array): void {
+    // only a proposal of ours is worth telling
+    if (frame[0] !== 0) {
+      return
+    }
+
+    this.#attempt++
+    this.#progress(this.#participants, new CustomProgressEvent('psec:propose', {
+      attempt: this.#attempt,
+      bytes: frame.byteLength,
+      initiationPacket: frame.byteLength > this.#context.proposalSize
+    }))
+  }
+
+  #onRenewed (proposal: Uint8Array): void {
+    this.#context.metrics.negotiations?.increment({ renewed: true })
+    this.#context.log('%s proposed afresh', this.#remote)
+
+    // before that it is the handshake under way that has to fail or succeed
+    if (this.#settled) {
+      this.#context.onRenewed?.(this.#socket, proposal)
+    }
+  }
+
+  #progress (participants: Iterable<Participant>, event: PsecProgressEvents): void {
+    for (const { options } of participants) {
+      try {
+        options.onProgress?.(event)
+      } catch (err: any) {
+        this.#context.log.error('a progress listener threw on %s - %e', event.type, err)
+      }
+    }
+  }
+
+  #setTimeout (ms: number, createError: () => Error): void {
+    this.#clearTimeout()
+    this.#cancelTimeout = this.#context.clock.schedule(() => { this.#controller.abort(createError()) }, ms)
+  }
+
+  #clearTimeout (): void {
+    this.#cancelTimeout?.()
+    this.#cancelTimeout = undefined
+  }
+}
+
+function agreedEvent ({ scheme, role, simultaneous }: Agreement): PsecProgressEvents {
+  return new CustomProgressEvent('psec:agreed', { scheme, role, simultaneous })
+}
