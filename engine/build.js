@@ -5,6 +5,7 @@
  * is told what is missing, here and by `EngineUnavailableError`. With `--check` (as `npm run demo` and `npm test` call it) a
  * missing engine is an error.
  */
+/* eslint-disable no-console */
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'

@@ -15,6 +15,7 @@ use quinn_proto::{
 };
 
 use crate::command::{Command, Peer};
+use crate::congestion::Goodbye;
 use crate::events::{Events, MAX_WAITING_BYTES};
 use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
@@ -40,8 +41,14 @@ struct Flow {
     /// Its datagrams go to a scheme, all but PSEC frames.
     handed_over: bool,
     /// A responder that waits for the initiator's first packet.
-    expecting: Option<(u32, Arc<ServerConfig>)>,
+    expecting: Option<Expected>,
     sessions: usize,
+}
+
+struct Expected {
+    session: u32,
+    config: Arc<ServerConfig>,
+    goodbye: Goodbye,
 }
 
 /// Where a datagram came from.
@@ -404,14 +411,18 @@ impl Core {
                     .flows
                     .get_mut(&origin.remote)
                     .and_then(|flow| flow.expecting.take());
-                let Some((id, config)) = expecting else {
+                let Some(expected) = expecting else {
                     self.counters.unroutable += 1;
                     self.endpoint.ignore(incoming);
                     return;
                 };
-                match self.endpoint.accept(incoming, now, &mut buf, Some(config)) {
+                let id = expected.session;
+                match self
+                    .endpoint
+                    .accept(incoming, now, &mut buf, Some(expected.config))
+                {
                     Ok((handle, connection)) => {
-                        let session = Session::new(id, handle, connection);
+                        let session = Session::new(id, handle, connection, expected.goodbye);
                         self.add_session(id, session, origin.remote);
                     }
                     Err(error) => {
@@ -473,11 +484,12 @@ impl Core {
         peer: Peer,
         max_first_datagram: usize,
     ) {
-        let config = identity.client_config(peer.max_udp_payload);
+        let goodbye = Goodbye::default();
+        let config = identity.client_config(peer.max_udp_payload, &goodbye);
         // The name goes into SNI, which libp2p does not use (its TLS specification).
         match self.endpoint.connect(now, config, peer.remote, "l") {
             Ok((handle, connection)) => {
-                let mut session = Session::new(id, handle, connection);
+                let mut session = Session::new(id, handle, connection, goodbye);
                 let mut datagrams = session.prepare(now);
                 if datagrams
                     .first()
@@ -516,10 +528,15 @@ impl Core {
         peer: Peer,
         early: Vec<Vec<u8>>,
     ) {
-        let config = identity.server_config(peer.max_udp_payload);
+        let goodbye = Goodbye::default();
+        let config = identity.server_config(peer.max_udp_payload, &goodbye);
         // quinn wants one to look at first packets at all; which one a session gets is said when it is accepted.
         self.endpoint.set_server_config(Some(config.clone()));
-        self.flows.entry(peer.remote).or_default().expecting = Some((id, config));
+        self.flows.entry(peer.remote).or_default().expecting = Some(Expected {
+            session: id,
+            config,
+            goodbye,
+        });
         self.hand_over(now, peer.remote, peer.local, early);
     }
 
@@ -549,7 +566,7 @@ impl Core {
         let waiting = self.flows.values_mut().find(|flow| {
             flow.expecting
                 .as_ref()
-                .is_some_and(|(expected, _)| *expected == id)
+                .is_some_and(|expected| expected.session == id)
         });
         if let Some(flow) = waiting {
             flow.expecting = None;

@@ -9,6 +9,8 @@ use quinn_proto::{
     ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
 };
 
+use crate::congestion::Goodbye;
+
 /// Settings of QUIC sessions; JavaScript decides them all.
 #[derive(Clone, Debug)]
 pub struct QuicSettings {
@@ -51,19 +53,19 @@ impl QuicIdentity {
         })
     }
 
-    pub fn client_config(&self, max_udp_payload: u16) -> ClientConfig {
+    pub fn client_config(&self, max_udp_payload: u16, goodbye: &Goodbye) -> ClientConfig {
         let mut config = ClientConfig::new(self.client.clone());
-        config.transport_config(self.transport(max_udp_payload));
+        config.transport_config(self.transport(max_udp_payload, goodbye));
         config
     }
 
-    pub fn server_config(&self, max_udp_payload: u16) -> Arc<ServerConfig> {
+    pub fn server_config(&self, max_udp_payload: u16, goodbye: &Goodbye) -> Arc<ServerConfig> {
         let mut config = ServerConfig::with_crypto(self.server.clone());
-        config.transport_config(self.transport(max_udp_payload));
+        config.transport_config(self.transport(max_udp_payload, goodbye));
         Arc::new(config)
     }
 
-    fn transport(&self, max_udp_payload: u16) -> Arc<TransportConfig> {
+    fn transport(&self, max_udp_payload: u16, goodbye: &Goodbye) -> Arc<TransportConfig> {
         let settings = &self.settings;
         let mut config = TransportConfig::default();
         config
@@ -77,6 +79,7 @@ impl QuicIdentity {
             .send_window(settings.send_window.into())
             .datagram_receive_buffer_size(Some(settings.datagram_receive_buffer))
             .datagram_send_buffer_size(settings.datagram_send_buffer)
+            .congestion_controller_factory(Arc::new(goodbye.clone()))
             .allow_spin(false);
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(max_udp_payload);

@@ -5,6 +5,7 @@
 //! in JavaScript.
 
 mod command;
+mod congestion;
 mod core;
 mod events;
 mod identity;

@@ -13,6 +13,7 @@ use quinn_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
+use crate::congestion::Goodbye;
 use crate::events::{Events, Kind};
 use crate::notice::{CloseCause, Notice};
 
@@ -66,6 +67,7 @@ pub struct Session {
     id: u32,
     handle: ConnectionHandle,
     connection: Connection,
+    goodbye: Goodbye,
     state: State,
     /// Cancelled before the agreement: it must not send even its goodbye.
     muted: bool,
@@ -82,11 +84,18 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(id: u32, handle: ConnectionHandle, connection: Connection) -> Self {
+    /// `goodbye` is the one that the connection's configuration was made with.
+    pub fn new(
+        id: u32,
+        handle: ConnectionHandle,
+        connection: Connection,
+        goodbye: Goodbye,
+    ) -> Self {
         Self {
             id,
             handle,
             connection,
+            goodbye,
             state: State::Handshaking,
             muted: false,
             streams: HashMap::new(),
@@ -309,6 +318,7 @@ impl Session {
             // The verifier has parsed the same certificate: this does not happen, and must not pass if it does.
             let message = "the remote showed no certificate of a libp2p peer".into();
             self.tell_closed(CloseCause::Failed, message, out);
+            self.goodbye.let_pass();
             self.connection.close(now, NO_CODE, Bytes::new());
             return;
         };
@@ -332,7 +342,19 @@ impl Session {
             ConnectionError::LocallyClosed => (CloseCause::Local, String::new()),
             reason => (CloseCause::Failed, reason.to_string()),
         };
+        self.read_all(out);
         self.tell_closed(cause, message, out);
+    }
+
+    /// What came before the end is delivered before it. There is nothing left to hold back: at most a receive window.
+    fn read_all(&mut self, out: &mut Events) {
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in ids {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.credit = usize::MAX;
+            }
+            self.read(id, out, false);
+        }
     }
 
     fn tell_closed(&mut self, cause: CloseCause, message: String, out: &mut Events) {
@@ -350,6 +372,7 @@ impl Session {
 
     fn close_now(&mut self, code: u32, now: Instant, out: &mut Events) {
         self.tell_closed(CloseCause::Local, String::new(), out);
+        self.goodbye.let_pass();
         self.connection.close(now, code.into(), Bytes::new());
     }
 

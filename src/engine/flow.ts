@@ -1,5 +1,5 @@
-import type { EnginePort } from './port.ts'
 import type { NativePeer } from './native.ts'
+import type { EnginePort } from './port.ts'
 
 /**
  * A packet socket's traffic as the engine sees it: what `PacketSocket.nativeFlow` holds where the engine owns the socket
@@ -13,12 +13,18 @@ export interface NativeFlow {
   peer (): NativePeer
 
   /**
-   * A scheme of the engine takes the flow: only PSEC frames surface from now on
+   * A scheme of the engine takes the flow: only PSEC frames surface from now on. `onClose` is called if the socket is closed
+   * by somebody else.
    */
-  handOver (): void
+  handOver (onClose: () => void): void
 
   /**
-   * The scheme is done with it
+   * The scheme gives the flow up, and leaves the socket to whoever gave it
+   */
+  release (): void
+
+  /**
+   * The scheme gives the flow up, and closes the socket
    */
   close (): void
 }

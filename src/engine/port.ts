@@ -1,8 +1,8 @@
 /**
  * A port of the native engine: turns its batches of events into calls.
  */
-import { loadEngine } from './load.ts'
 import { EngineFailedError } from '../errors.ts'
+import { loadEngine } from './load.ts'
 import type { NativeBatch, NativeNotice, NativePort } from './native.ts'
 
 /**

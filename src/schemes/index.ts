@@ -3,9 +3,9 @@
  * A scheme turns a packet socket, on which PSEC has agreed on that scheme, into an authenticated session with streams and
  * datagrams. It knows nothing of libp2p nodes, and nothing of how the agreement came about.
  */
+import type { PacketSocket } from '../sockets/index.ts'
 import type { AbortOptions, ComponentLogger, PeerId, PrivateKey } from '@libp2p/interface'
 import type { Uint8ArrayList } from 'uint8arraylist'
-import type { PacketSocket } from '../sockets/index.ts'
 
 /**
  * What a scheme needs to know of the node it works for
@@ -59,7 +59,8 @@ export interface Initiation {
 
   /**
    * The scheme was agreed on: take the socket over, resolve when the remote is authenticated. Rejects with
-   * `HandshakeFailedError`, or the signal's reason.
+   * `HandshakeFailedError`, or the signal's reason. Listens on the socket before it returns. The socket is closed right after
+   * the signal: if the remote is to be told, then in the signal's listener.
    */
   proceed (options: ProceedOptions): Promise<SecureSession>
 
@@ -85,7 +86,7 @@ export interface SecurityScheme {
 
   /**
    * Be the scheme's responder on this socket; resolves when the remote is authenticated. Rejects with
-   * `HandshakeFailedError`, or the signal's reason.
+   * `HandshakeFailedError`, or the signal's reason. Socket and signal as in `Initiation.proceed`.
    */
   respond (socket: PacketSocket, options: RespondOptions): Promise<SecureSession>
 }
@@ -142,7 +143,8 @@ export interface SecureSession {
   readonly rtt?: number
 
   /**
-   * Begin delivery: streams and datagrams that came before are held (bounded) until now. Call once.
+   * Begin delivery: streams and datagrams that came before are held (bounded) until now. A session that has ended already
+   * tells so at once. Call once.
    */
   start (handler: SecureSessionHandler): void
 
@@ -173,7 +175,7 @@ export interface SecureSession {
    * Close now, telling the remote if that takes no waiting. Idempotent.
    *
    * @param err - why; goes to the log and to the handlers on this side, never to the remote
-   * @param code - the application error code that the remote sees, 0 by default
+   * @param code - the application error code that the remote sees, 1 by default; 0 would read as an orderly close
    */
   abort (err: Error, code?: number): void
 }

@@ -549,6 +549,46 @@ fn an_orderly_close_delivers_what_was_written_before() {
 }
 
 #[test]
+fn what_came_before_a_close_is_delivered_even_to_a_slow_reader() {
+    let mut net = Net::new();
+    net.secure();
+    let stream = open_stream(&mut net);
+    let data = vec![9; 900_000];
+    write(&mut net, stream, &data);
+    let finish = Command::Finish { session: 1, stream };
+    net.a.core.handle_command(net.now, finish);
+    let close = Command::Close {
+        session: 1,
+        code: 0,
+        orderly: true,
+    };
+    net.a.core.handle_command(net.now, close);
+    net.run(Duration::from_secs(10));
+    assert_eq!(net.b.stream_bytes(stream).len(), data.len());
+    assert_eq!(net.b.records(Kind::StreamFinished).len(), 1);
+    assert_eq!(net.b.closed(), Some(CloseCause::Remote));
+}
+
+#[test]
+fn a_close_in_the_middle_of_a_transfer_is_told_at_once() {
+    let mut net = Net::new();
+    net.secure();
+    let stream = open_stream(&mut net);
+    write(&mut net, stream, &vec![1; 4 << 20]);
+    net.lose = |_| true;
+    net.run(Duration::from_millis(100));
+    net.lose = |_| false;
+    let close = Command::Close {
+        session: 1,
+        code: 7,
+        orderly: false,
+    };
+    net.a.core.handle_command(net.now, close);
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.closed(), Some(CloseCause::RemoteError));
+}
+
+#[test]
 fn the_remote_of_a_closed_session_is_told_and_nothing_is_left() {
     let mut net = Net::new();
     net.secure();

@@ -1,3 +1,4 @@
+import { SocketAddress } from 'node:net'
 import { EnginePort } from '../../engine/port.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
 import type { PacketSocket } from '../../sockets/index.ts'
@@ -26,15 +27,22 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
     flowPort.native.inject(host, 1, evt.detail)
   }
 
-  const close = (): void => {
+  let onHandedOverClose: (() => void) | undefined
+
+  const onSocketClose = (): void => {
+    onHandedOverClose?.()
+    release()
+  }
+
+  const release = (): void => {
     if (closed) {
       return
     }
 
     closed = true
+    onHandedOverClose = undefined
     socket.removeEventListener('message', onMessage)
-    socket.removeEventListener('close', close)
-    socket.close()
+    socket.removeEventListener('close', onSocketClose)
 
     // The engine's last packets (the close) are still on their way through JavaScript.
     setImmediate(() => {
@@ -50,16 +58,26 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
 
   sockets.set(host, socket)
   flowPort.native.claim(host, 1)
-  socket.addEventListener('close', close)
+  socket.addEventListener('close', onSocketClose)
 
   return {
     port: flowPort,
     peer: () => ({ host, port: 1, maxDatagramSize: socket.maxDatagramSize }),
-    handOver: () => { socket.addEventListener('message', onMessage) },
-    close
+    handOver: (onClose) => {
+      onHandedOverClose = onClose
+      socket.addEventListener('message', onMessage)
+    },
+    release,
+    close: () => {
+      release()
+      setImmediate(() => { socket.close() })
+    }
   }
 }
 
 function address (flow: number): string {
-  return `fd00::${(Math.floor(flow / 0x10000) & 0xffff).toString(16)}:${(flow & 0xffff).toString(16)}`
+  const address = `fd00::${(Math.floor(flow / 0x10000) & 0xffff).toString(16)}:${(flow & 0xffff).toString(16)}`
+
+  // As the engine writes it
+  return new SocketAddress({ address, family: 'ipv6' }).address
 }

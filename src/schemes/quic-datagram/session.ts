@@ -18,6 +18,11 @@ const DATAGRAM_QUEUE = 256 * 1024
 const DATAGRAM_QUEUE_LIMIT = 1024 * 1024
 
 /**
+ * The application error code of an abort without one of its own: 0 would read as an orderly close
+ */
+const ABORTED = 1
+
+/**
  * How many streams and datagrams are held before `start`; more are reset or dropped
  */
 const MAX_HELD_STREAMS = 256
@@ -103,14 +108,14 @@ export class QuicSession implements SecureSession, SessionEvents {
   }
 
   async proceed (options: ProceedOptions): Promise<SecureSession> {
-    this.#flow.handOver()
+    this.#handOver()
     this.#native.proceed(this.#id, options.sendFirstFlight, options.earlyDatagrams)
 
     return this.#handshake(options)
   }
 
   async respond (identity: NativeQuicIdentity, options: RespondOptions): Promise<SecureSession> {
-    this.#flow.handOver()
+    this.#handOver()
     this.#native.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams)
 
     return this.#handshake(options)
@@ -126,7 +131,6 @@ export class QuicSession implements SecureSession, SessionEvents {
 
     this.#status = 'closed'
     this.#native.closeSession(this.#id, 0, false)
-    this.#flow.port.removeSession(this.#id)
     this.#firstFlight.reject(new SessionClosedError('The QUIC handshake was cancelled'))
     this.#closed.resolve()
   }
@@ -205,7 +209,7 @@ export class QuicSession implements SecureSession, SessionEvents {
     }
   }
 
-  abort (err: Error, code: number = 0): void {
+  abort (err: Error, code: number = ABORTED): void {
     if (this.#status === 'closed') {
       return
     }
@@ -228,12 +232,17 @@ export class QuicSession implements SecureSession, SessionEvents {
         break
       case 'closed':
         this.#onClosed(this.#toError(notice.cause, notice.message))
+        this.#letGo()
         break
       default:
     }
   }
 
   onStreamOpened (id: number): void {
+    if (this.#status === 'closed') {
+      return
+    }
+
     const stream = this.#addStream(id, 'inbound')
 
     if (this.#handler != null) {
@@ -278,6 +287,10 @@ export class QuicSession implements SecureSession, SessionEvents {
   }
 
   onDatagram (payload: Uint8Array): void {
+    if (this.#status === 'closed') {
+      return
+    }
+
     if (this.#handler != null) {
       this.#handler.onDatagram(payload)
     } else if (this.#heldDatagrams.length < MAX_HELD_DATAGRAMS) {
@@ -302,6 +315,10 @@ export class QuicSession implements SecureSession, SessionEvents {
     this.#rtt = rttMicros / 1000
   }
 
+  #handOver (): void {
+    this.#flow.handOver(() => { this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`)) })
+  }
+
   async #handshake (options: AbortOptions): Promise<SecureSession> {
     try {
       this.#remotePeer = await raceSignal(this.#secured.promise, options.signal)
@@ -315,7 +332,6 @@ export class QuicSession implements SecureSession, SessionEvents {
 
   #onSecured (peerId: Uint8Array): void {
     try {
-      // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-assertion
       this.#secured.resolve(peerIdFromMultihash(Digest.decode(peerId) as any))
     } catch (err: any) {
       this.#secured.reject(new HandshakeFailedError(`The remote at ${this.#remote} has a peer id that can't be read: ${err.message}`))
@@ -348,7 +364,21 @@ export class QuicSession implements SecureSession, SessionEvents {
       return new HandshakeFailedError(`The QUIC handshake with ${this.#remote} failed: ${text}`)
     }
 
-    return cause === 'local' || cause === 'remote' ? undefined : new SessionFailedError(`The session with ${this.#remote} failed: ${text}`)
+    return cause === 'remote' || (cause === 'local' && this.#status !== 'open') ? undefined : new SessionFailedError(`The session with ${this.#remote} failed: ${text}`)
+  }
+
+  /**
+   * The engine is done with the session: its goodbye is on the way
+   */
+  #letGo (): void {
+    this.#flow.port.removeSession(this.#id)
+
+    // Before it is secured, the socket belongs to whoever waits for that, and hears why it failed.
+    if (this.#remotePeer == null) {
+      this.#flow.release()
+    } else {
+      this.#flow.close()
+    }
   }
 
   #onClosed (err?: Error): void {
@@ -359,7 +389,6 @@ export class QuicSession implements SecureSession, SessionEvents {
     this.#log('session with %s is over%s', this.#remote, err == null ? '' : ` - ${err.message}`)
     this.#status = 'closed'
     this.#error = err
-    this.#flow.port.removeSession(this.#id)
 
     const failure = err ?? this.#closedError()
     this.#firstFlight.reject(failure)
@@ -375,7 +404,6 @@ export class QuicSession implements SecureSession, SessionEvents {
       stream.onReset(err)
     }
 
-    this.#flow.close()
     this.#closed.resolve()
     this.#handler?.onClose(err)
   }

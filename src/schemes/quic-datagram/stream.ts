@@ -38,6 +38,7 @@ export class QuicStream implements SecureStream {
   #paused = false
   #readOver = false
   #writeOver = false
+  #stopped = false
   #reset = false
 
   constructor (native: NativePort, session: number, id: number, direction: 'inbound' | 'outbound', onOver: (stream: QuicStream) => void) {
@@ -59,6 +60,11 @@ export class QuicStream implements SecureStream {
   send (data: Uint8Array | Uint8ArrayList): boolean {
     if (this.#writeOver) {
       throw new StreamStateError('Cannot send on a stream whose writable end is closed')
+    }
+
+    // What the remote will not read has nowhere to go.
+    if (this.#stopped) {
+      return true
     }
 
     if (data instanceof Uint8Array) {
@@ -151,6 +157,7 @@ export class QuicStream implements SecureStream {
   }
 
   onStopped (): void {
+    this.#stopped = true
     this.#unsent = 0
     this.#deliver(handler => { handler.onRemoteCloseRead() })
     this.#drain()
