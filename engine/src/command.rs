@@ -27,13 +27,6 @@ pub enum Command {
     Release {
         remote: SocketAddr,
     },
-    /// Prepare an initiator; nothing is sent before `Proceed`.
-    Initiate {
-        session: u32,
-        identity: Arc<QuicIdentity>,
-        peer: Peer,
-        max_first_datagram: usize,
-    },
     /// The scheme was agreed on: take the flow over.
     Proceed {
         session: u32,

@@ -11,15 +11,15 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, ServerConfig, Transmit,
+    ConnectError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
+    EndpointConfig, ServerConfig, Transmit,
 };
 
 use crate::command::{Command, Peer};
-use crate::congestion::Goodbye;
 use crate::events::{Events, MAX_WAITING_BYTES};
 use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
-use crate::session::Session;
+use crate::session::{Session, Terms};
 
 /// Datagrams outside the schemes that may wait for JavaScript; more are dropped and counted.
 const MAX_WAITING_RAW: usize = 512;
@@ -43,12 +43,14 @@ struct Flow {
     /// A responder that waits for the initiator's first packet.
     expecting: Option<Expected>,
     sessions: usize,
+    /// An initiator's session that has not been told to proceed.
+    prepared: Option<u32>,
 }
 
 struct Expected {
     session: u32,
     config: Arc<ServerConfig>,
-    goodbye: Goodbye,
+    terms: Terms,
 }
 
 /// Where a datagram came from.
@@ -170,15 +172,11 @@ impl Core {
             Command::Release { remote } => {
                 if let Some(flow) = self.flows.get_mut(&remote) {
                     flow.claimed = false;
+                    flow.handed_over = false;
+                    flow.expecting = None;
                 }
                 self.forget_unused_flow(remote);
             }
-            Command::Initiate {
-                session,
-                identity,
-                peer,
-                max_first_datagram,
-            } => self.initiate(now, session, &identity, peer, max_first_datagram),
             Command::Proceed {
                 session,
                 send_first_flight,
@@ -189,7 +187,7 @@ impl Core {
                 identity,
                 peer,
                 early,
-            } => self.respond(now, session, &identity, peer, early),
+            } => self.respond(now, session, identity, peer, early),
             Command::Close {
                 session,
                 code,
@@ -246,12 +244,20 @@ impl Core {
         let is_frame = first <= 1 || (first == 255 && data.len() == 1);
         match self.flows.get(&origin.remote) {
             Some(flow) if flow.handed_over && !is_frame => self.route(now, origin, data),
-            Some(_) => self.surface(origin, &data),
-            None if first == 0 || self.any_stranger => {
+            Some(flow) if flow.claimed => {
+                // The responder's answer may overtake its accept: the handshake goes on while JavaScript reads that.
+                let is_taken = flow.prepared.is_some()
+                    && !is_frame
+                    && self.route_to_session(now, origin, data.clone());
+                if !is_taken {
+                    self.surface(origin, &data);
+                }
+            }
+            _ if first == 0 || self.any_stranger => {
                 self.remember_stranger(origin.remote);
                 self.surface(origin, &data);
             }
-            None => match self.strangers.get_mut(&origin.remote) {
+            _ => match self.strangers.get_mut(&origin.remote) {
                 Some(left) if *left > 0 => {
                     *left -= 1;
                     self.surface(origin, &data);
@@ -281,6 +287,18 @@ impl Core {
         self.timeouts.first().map(|(at, _)| *at)
     }
 
+    /// Take the sessions' events, before anything is sent.
+    pub fn process(&mut self, now: Instant) {
+        let waiting = self.waiting_bytes;
+        for id in &self.ready {
+            if let Some((session, _)) = self.sessions.get_mut(id) {
+                session.process(now, &mut self.endpoint, &mut self.events, |out| {
+                    waiting + out.bytes() >= MAX_WAITING_BYTES
+                });
+            }
+        }
+    }
+
     /// The next thing to send: `buf` holds it afterwards.
     pub fn poll_transmit(
         &mut self,
@@ -305,7 +323,7 @@ impl Core {
                 continue;
             };
             let waiting = self.waiting_bytes;
-            let drained = session.process(now, &mut self.endpoint, &mut self.events, |out| {
+            session.process(now, &mut self.endpoint, &mut self.events, |out| {
                 waiting + out.bytes() >= MAX_WAITING_BYTES
             });
             if let Some(transmit) = session.poll_transmit(now, max_datagrams, buf) {
@@ -317,8 +335,8 @@ impl Core {
             if session.is_starved() && !self.starved.contains(&id) {
                 self.starved.push(id);
             }
-            let remote = *remote;
-            if drained {
+            let (is_drained, remote) = (session.is_drained(), *remote);
+            if is_drained {
                 self.forget_session(id, remote);
             } else {
                 self.set_timeout(id, timeout);
@@ -385,21 +403,46 @@ impl Core {
         self.events.push_notice(0, notice);
     }
 
+    fn handle(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        data: BytesMut,
+        buf: &mut Vec<u8>,
+    ) -> Option<DatagramEvent> {
+        let Origin { remote, local, ecn } = origin;
+        self.endpoint.handle(now, remote, local, ecn, data, buf)
+    }
+
+    fn tell(&mut self, handle: ConnectionHandle, event: ConnectionEvent) {
+        if let Some(id) = self.by_handle.get(&handle).copied()
+            && let Some((session, _)) = self.sessions.get_mut(&id)
+        {
+            session.handle_event(event);
+            self.touch(id);
+        }
+    }
+
+    /// Give a packet to the session it belongs to; false if there is none, and nothing has happened.
+    fn route_to_session(&mut self, now: Instant, origin: Origin, data: BytesMut) -> bool {
+        match self.handle(now, origin, data, &mut Vec::new()) {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                self.tell(handle, event);
+                true
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                self.endpoint.ignore(incoming);
+                false
+            }
+            _ => false,
+        }
+    }
+
     fn route(&mut self, now: Instant, origin: Origin, data: BytesMut) {
         let mut buf = Vec::new();
-        let event =
-            self.endpoint
-                .handle(now, origin.remote, origin.local, origin.ecn, data, &mut buf);
-        match event {
+        match self.handle(now, origin, data, &mut buf) {
             None => self.counters.unroutable += 1,
-            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(id) = self.by_handle.get(&handle).copied()
-                    && let Some((session, _)) = self.sessions.get_mut(&id)
-                {
-                    session.handle_event(event);
-                    self.touch(id);
-                }
-            }
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => self.tell(handle, event),
             Some(DatagramEvent::Response(transmit)) => {
                 if self.flows.contains_key(&origin.remote) {
                     buf.truncate(transmit.size);
@@ -422,7 +465,7 @@ impl Core {
                     .accept(incoming, now, &mut buf, Some(expected.config))
                 {
                     Ok((handle, connection)) => {
-                        let session = Session::new(id, handle, connection, expected.goodbye);
+                        let session = Session::new(id, handle, connection, expected.terms);
                         self.add_session(id, session, origin.remote);
                     }
                     Err(error) => {
@@ -467,6 +510,14 @@ impl Core {
         self.forget_unused_flow(remote);
     }
 
+    fn forget_prepared(&mut self, id: u32, remote: SocketAddr) {
+        if let Some(flow) = self.flows.get_mut(&remote)
+            && flow.prepared == Some(id)
+        {
+            flow.prepared = None;
+        }
+    }
+
     fn forget_unused_flow(&mut self, remote: SocketAddr) {
         if let Some(flow) = self.flows.get(&remote)
             && !flow.claimed
@@ -476,33 +527,33 @@ impl Core {
         }
     }
 
-    fn initiate(
+    /// Prepare an initiator: nothing is sent before [`Command::Proceed`]. Returns its first flight, empty if its first
+    /// datagram is larger than allowed.
+    pub fn initiate(
         &mut self,
         now: Instant,
         id: u32,
-        identity: &QuicIdentity,
+        identity: Arc<QuicIdentity>,
         peer: Peer,
         max_first_datagram: usize,
-    ) {
-        let goodbye = Goodbye::default();
-        let config = identity.client_config(peer.max_udp_payload, &goodbye);
+    ) -> Result<Vec<Vec<u8>>, ConnectError> {
+        let terms = Terms::new(identity);
+        let config = terms
+            .identity
+            .client_config(peer.max_udp_payload, &terms.goodbye);
         // The name goes into SNI, which libp2p does not use (its TLS specification).
-        match self.endpoint.connect(now, config, peer.remote, "l") {
-            Ok((handle, connection)) => {
-                let mut session = Session::new(id, handle, connection, goodbye);
-                let mut datagrams = session.prepare(now);
-                if datagrams
-                    .first()
-                    .is_some_and(|first| first.len() > max_first_datagram)
-                {
-                    datagrams.clear();
-                }
-                self.add_session(id, session, peer.remote);
-                self.events
-                    .push_notice(id, Notice::FirstFlight { datagrams });
-            }
-            Err(error) => self.closed(id, CloseCause::Failed, error.to_string()),
+        let (handle, connection) = self.endpoint.connect(now, config, peer.remote, "l")?;
+        let mut session = Session::new(id, handle, connection, terms);
+        let mut first_flight = session.prepare(now);
+        if first_flight
+            .first()
+            .is_some_and(|first| first.len() > max_first_datagram)
+        {
+            first_flight.clear();
         }
+        self.add_session(id, session, peer.remote);
+        self.flows.entry(peer.remote).or_default().prepared = Some(id);
+        Ok(first_flight)
     }
 
     fn proceed(&mut self, now: Instant, id: u32, send_first_flight: bool, early: Vec<Vec<u8>>) {
@@ -511,6 +562,7 @@ impl Core {
         };
         let remote = *remote;
         let first_flight = session.proceed();
+        self.forget_prepared(id, remote);
         if send_first_flight {
             for datagram in first_flight {
                 self.respond_raw(remote, None, datagram);
@@ -524,18 +576,20 @@ impl Core {
         &mut self,
         now: Instant,
         id: u32,
-        identity: &QuicIdentity,
+        identity: Arc<QuicIdentity>,
         peer: Peer,
         early: Vec<Vec<u8>>,
     ) {
-        let goodbye = Goodbye::default();
-        let config = identity.server_config(peer.max_udp_payload, &goodbye);
+        let terms = Terms::new(identity);
+        let config = terms
+            .identity
+            .server_config(peer.max_udp_payload, &terms.goodbye);
         // quinn wants one to look at first packets at all; which one a session gets is said when it is accepted.
         self.endpoint.set_server_config(Some(config.clone()));
         self.flows.entry(peer.remote).or_default().expecting = Some(Expected {
             session: id,
             config,
-            goodbye,
+            terms,
         });
         self.hand_over(now, peer.remote, peer.local, early);
     }
@@ -559,7 +613,8 @@ impl Core {
     }
 
     fn close(&mut self, now: Instant, id: u32, code: u32, orderly: bool) {
-        if self.sessions.contains_key(&id) {
+        if let Some((_, remote)) = self.sessions.get(&id) {
+            self.forget_prepared(id, *remote);
             self.with_session(id, |session, out| session.close(code, orderly, now, out));
             return;
         }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use libp2p_identity::Keypair;
+use libp2p_identity::{Keypair, PeerId};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
     ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
 };
 
+use rustls::pki_types::CertificateDer;
+
 use crate::congestion::Goodbye;
+use crate::tls::Libp2pVerifier;
 
 /// Settings of QUIC sessions; JavaScript decides them all.
 #[derive(Clone, Debug)]
@@ -29,6 +32,7 @@ pub struct QuicIdentity {
     settings: QuicSettings,
     client: Arc<QuicClientConfig>,
     server: Arc<QuicServerConfig>,
+    verifier: Arc<Libp2pVerifier>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +49,18 @@ impl QuicIdentity {
     /// `private_key` is protobuf-encoded, as libp2p stores keys.
     pub fn new(private_key: &[u8], settings: QuicSettings) -> Result<Self, IdentityError> {
         let keypair = Keypair::from_protobuf_encoding(private_key)?;
-        let (client, server) = crate::tls::configurations(&keypair)?;
+        let (client, server, verifier) = crate::tls::configurations(&keypair)?;
         Ok(Self {
             settings,
             client: Arc::new(client.try_into()?),
             server: Arc::new(server.try_into()?),
+            verifier,
         })
+    }
+
+    /// Whom this certificate, of a handshake that has ended well, belongs to.
+    pub fn peer_of(&self, certificate: &CertificateDer) -> Option<PeerId> {
+        self.verifier.peer_of(certificate)
     }
 
     pub fn client_config(&self, max_udp_payload: u16, goodbye: &Goodbye) -> ClientConfig {

@@ -1,6 +1,6 @@
 //! The native core of libp2p-psec: UDP ports, their flow tables, and the security schemes on them.
 //!
-//! JavaScript asks by commands and hears by events, neither side ever waits for the other. A port's thread owns everything
+//! JavaScript asks by commands and hears by events; but for the beginning of a dial, neither side waits for the other. A port's thread owns everything
 //! that belongs to it; what protocols do is decided in sans-IO parts ([`core`], [`session`]), what policy wants is decided
 //! in JavaScript.
 
@@ -17,7 +17,7 @@ mod tls;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use napi::bindgen_prelude::{Buffer, Float64Array, Function, Object, Uint8Array};
@@ -248,6 +248,8 @@ impl NativePort {
         Ok(())
     }
 
+    /// Prepare an initiator and return its first flight. The one call that waits for the port's thread, so that a dial does
+    /// not have to wait for two.
     #[napi]
     pub fn initiate(
         &self,
@@ -255,14 +257,20 @@ impl NativePort {
         identity: &NativeQuicIdentity,
         peer: NativePeer,
         max_first_datagram: u32,
-    ) -> Result<()> {
-        self.shared.command(Command::Initiate {
-            session,
-            identity: identity.0.clone(),
-            peer: peer.try_into()?,
-            max_first_datagram: max_first_datagram as usize,
-        });
-        Ok(())
+    ) -> Result<Vec<Buffer>> {
+        let peer = peer.try_into()?;
+        let max_first_datagram = max_first_datagram as usize;
+        self.shared
+            .core()
+            .initiate(
+                Instant::now(),
+                session,
+                identity.0.clone(),
+                peer,
+                max_first_datagram,
+            )
+            .map(|datagrams| datagrams.into_iter().map(Buffer::from).collect())
+            .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))
     }
 
     #[napi]
@@ -359,12 +367,19 @@ impl NativePort {
     pub fn shutdown(&self) {
         self.shared.command(Command::Shutdown);
     }
+
+    /// Have the port's thread see to the commands given since the last flush.
+    #[napi]
+    pub fn flush(&self) {
+        self.shared.flush();
+    }
 }
 
 impl Drop for NativePort {
     /// Garbage collection of a port that nobody shut down must not leave its thread behind.
     fn drop(&mut self) {
         self.shared.command(Command::Shutdown);
+        self.shared.flush();
     }
 }
 
@@ -418,11 +433,6 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             object.set("host", host_of(remote))?;
             object.set("port", remote.port())?;
             object.set("data", Buffer::from(data))?;
-        }
-        Notice::FirstFlight { datagrams } => {
-            let datagrams: Vec<Buffer> = datagrams.into_iter().map(Buffer::from).collect();
-            object.set("type", "firstFlight")?;
-            object.set("datagrams", datagrams)?;
         }
         Notice::Secured { peer_id } => {
             object.set("type", "secured")?;

@@ -12,8 +12,6 @@ pub enum Notice {
     },
     /// A datagram that JavaScript has to send, on an endpoint without a socket of its own.
     Transmit { remote: SocketAddr, data: Vec<u8> },
-    /// An initiator's first flight is ready; empty if its first datagram is larger than allowed.
-    FirstFlight { datagrams: Vec<Vec<u8>> },
     /// The handshake is done, and this is the peer it proved: its peer id as a multihash.
     Secured { peer_id: Vec<u8> },
     /// The session is over.

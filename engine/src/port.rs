@@ -32,6 +32,8 @@ const SEND_ROUNDS: usize = 32;
 
 /// What JavaScript and the port's thread share.
 pub struct Shared {
+    /// The thread's own, but for the beginning of a dial.
+    core: Mutex<Core>,
     commands: Mutex<Vec<Command>>,
     events: Mutex<Events>,
     waiting_bytes: AtomicUsize,
@@ -65,8 +67,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    pub fn core(&self) -> MutexGuard<'_, Core> {
+        lock(&self.core)
+    }
+
+    /// Ask for something. The thread sees to it when it is awake anyway, or when [`Self::flush`] wakes it: waking takes longer
+    /// than most commands, so JavaScript does it once a turn.
     pub fn command(&self, command: Command) {
         lock(&self.commands).push(command);
+    }
+
+    pub fn flush(&self) {
         if self.asleep.swap(false, Ordering::SeqCst) {
             self.wake();
         }
@@ -116,7 +127,6 @@ struct Udp {
 }
 
 pub struct Port {
-    core: Core,
     udp: Option<Udp>,
     poll: Poll,
     shared: Arc<Shared>,
@@ -134,6 +144,7 @@ impl Port {
             None => (false, SocketAddr::from(([0, 0, 0, 0], 0))),
         };
         let shared = Shared {
+            core: Mutex::new(Core::new(may_fragment, any_stranger)),
             commands: Mutex::default(),
             events: Mutex::default(),
             waiting_bytes: AtomicUsize::new(0),
@@ -145,7 +156,6 @@ impl Port {
             stats: Stats::default(),
         };
         let mut port = Self {
-            core: Core::new(may_fragment, any_stranger),
             udp,
             poll,
             shared: Arc::new(shared),
@@ -187,54 +197,66 @@ impl Port {
     }
 
     fn carry(&mut self, notify: &impl Fn()) -> io::Result<()> {
+        let shared = self.shared.clone();
         let mut polled = mio::Events::with_capacity(8);
         let mut buf = Vec::new();
         loop {
+            let mut core = shared.core();
             let now = Instant::now();
-            self.core.set_waiting(
-                self.shared.waiting_bytes.load(Ordering::SeqCst),
-                self.shared.waiting_raw.load(Ordering::SeqCst),
+            core.set_waiting(
+                shared.waiting_bytes.load(Ordering::SeqCst),
+                shared.waiting_raw.load(Ordering::SeqCst),
             );
-            let commands = std::mem::take(&mut *lock(&self.shared.commands));
+            let commands = std::mem::take(&mut *lock(&shared.commands));
             for command in commands {
-                self.core.handle_command(now, command);
+                core.handle_command(now, command);
             }
-            self.receive(now);
-            self.core.handle_timeout(now);
-            let all_sent = self.transmit(now, &mut buf);
-            self.publish_counters();
-            if self.shared.publish(&mut self.core.events) {
+            self.receive(now, &mut core);
+            core.handle_timeout(now);
+            core.process(now);
+            // Before the sending, which takes its time; where JavaScript sends, it must hear of a session's end after its goodbye.
+            if self.udp.is_some() && shared.publish(&mut core.events) {
                 notify();
             }
-            if self.core.is_closing() && all_sent {
+            let all_sent = self.transmit(now, &mut core, &mut buf);
+            if shared.publish(&mut core.events) {
+                notify();
+            }
+            shared.stats.count(&core);
+            if core.is_closing() && all_sent {
                 return Ok(());
             }
 
-            let busy = !all_sent || self.udp.as_ref().is_some_and(|udp| udp.readable);
-            self.wait(&mut polled, busy)?;
+            let is_busy = !all_sent || self.udp.as_ref().is_some_and(|udp| udp.readable);
+            let (is_starved, timeout) = (core.is_starved(), core.poll_timeout());
+            drop(core);
+            self.wait(&mut polled, is_busy, is_starved, timeout)?;
         }
     }
 
-    fn wait(&mut self, polled: &mut mio::Events, busy: bool) -> io::Result<()> {
-        self.shared
-            .starved
-            .store(self.core.is_starved(), Ordering::SeqCst);
-        self.shared.asleep.store(true, Ordering::SeqCst);
+    fn wait(
+        &mut self,
+        polled: &mut mio::Events,
+        is_busy: bool,
+        is_starved: bool,
+        timeout: Option<Instant>,
+    ) -> io::Result<()> {
+        let shared = &self.shared;
+        shared.starved.store(is_starved, Ordering::SeqCst);
+        shared.asleep.store(true, Ordering::SeqCst);
         // A command that came before `asleep` was set has woken nobody; likewise a drain before `starved` was.
-        let missed = !lock(&self.shared.commands).is_empty()
-            || (self.core.is_starved() && self.shared.waiting_bytes.load(Ordering::SeqCst) == 0);
-        let timeout = if busy || missed {
+        let has_missed = !lock(&shared.commands).is_empty()
+            || (is_starved && shared.waiting_bytes.load(Ordering::SeqCst) == 0);
+        let timeout = if is_busy || has_missed {
             Some(Duration::ZERO)
         } else {
-            self.core
-                .poll_timeout()
-                .map(|at| at.saturating_duration_since(Instant::now()))
+            timeout.map(|at| at.saturating_duration_since(Instant::now()))
         };
         match self.poll.poll(polled, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
-        self.shared.asleep.store(false, Ordering::SeqCst);
+        shared.asleep.store(false, Ordering::SeqCst);
         if let Some(udp) = &mut self.udp {
             for event in polled.iter().filter(|event| event.token() == SOCKET) {
                 udp.readable |= event.is_readable();
@@ -243,28 +265,28 @@ impl Port {
         Ok(())
     }
 
-    fn receive(&mut self, now: Instant) {
+    fn receive(&mut self, now: Instant, core: &mut Core) {
         let Some(udp) = &mut self.udp else { return };
         for _ in 0..RECEIVE_ROUNDS {
             if !udp.readable {
                 return;
             }
-            udp.receive(now, &mut self.core, &self.shared.stats);
+            udp.receive(now, core, &self.shared.stats);
         }
     }
 
     /// Returns false when there is more to send at once.
-    fn transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+    fn transmit(&mut self, now: Instant, core: &mut Core, buf: &mut Vec<u8>) -> bool {
         let Some(udp) = &mut self.udp else {
-            while self.shared.waiting_raw.load(Ordering::SeqCst) + self.core.events.raw() < 4096 {
-                let Some(transmit) = self.core.poll_transmit(now, 1, buf) else {
+            while self.shared.waiting_raw.load(Ordering::SeqCst) + core.events.raw() < 4096 {
+                let Some(transmit) = core.poll_transmit(now, 1, buf) else {
                     break;
                 };
                 let notice = Notice::Transmit {
                     remote: transmit.destination,
                     data: buf[..transmit.size].to_vec(),
                 };
-                self.core.events.push_notice(0, notice);
+                core.events.push_notice(0, notice);
             }
             return true;
         };
@@ -272,7 +294,7 @@ impl Port {
         for _ in 0..SEND_ROUNDS {
             let (transmit, data) = match udp.unsent.take() {
                 Some(unsent) => unsent,
-                None => match self.core.poll_transmit(now, max_segments, buf) {
+                None => match core.poll_transmit(now, max_segments, buf) {
                     Some(transmit) => (transmit, std::mem::take(buf)),
                     None => return true,
                 },
@@ -286,15 +308,15 @@ impl Port {
         }
         false
     }
+}
 
-    fn publish_counters(&self) {
-        let (counters, stats) = (self.core.counters, &self.shared.stats);
-        stats.strangers.store(counters.strangers, Ordering::Relaxed);
-        stats
-            .raw_overflow
+impl Stats {
+    fn count(&self, core: &Core) {
+        let counters = core.counters;
+        self.strangers.store(counters.strangers, Ordering::Relaxed);
+        self.raw_overflow
             .store(counters.raw_overflow, Ordering::Relaxed);
-        stats
-            .unroutable
+        self.unroutable
             .store(counters.unroutable, Ordering::Relaxed);
     }
 }

@@ -4,6 +4,7 @@
 //! them the owner calls [`Session::process`], then [`Session::poll_transmit`] until it returns `None`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::congestion::Goodbye;
 use crate::events::{Events, Kind};
+use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
 
 /// How many bytes of one stream may be under way to JavaScript, or wait there.
@@ -52,10 +54,6 @@ impl Stream {
 }
 
 enum State {
-    /// An initiator before the agreement: nothing leaves.
-    Prepared {
-        first_flight: Vec<Vec<u8>>,
-    },
     Handshaking,
     Secured,
     /// Close with this code as soon as what was written has been delivered.
@@ -63,12 +61,29 @@ enum State {
     Closed,
 }
 
+/// What a session was made with.
+pub struct Terms {
+    pub identity: Arc<QuicIdentity>,
+    pub goodbye: Goodbye,
+}
+
+impl Terms {
+    pub fn new(identity: Arc<QuicIdentity>) -> Self {
+        Self {
+            identity,
+            goodbye: Goodbye::default(),
+        }
+    }
+}
+
 pub struct Session {
     id: u32,
     handle: ConnectionHandle,
     connection: Connection,
-    goodbye: Goodbye,
+    terms: Terms,
     state: State,
+    /// An initiator before the agreement: it listens already, but nothing leaves.
+    first_flight: Option<Vec<Vec<u8>>>,
     /// Cancelled before the agreement: it must not send even its goodbye.
     muted: bool,
     streams: HashMap<StreamId, Stream>,
@@ -79,24 +94,21 @@ pub struct Session {
     starved_datagrams: bool,
     /// What quinn's empty send buffer for datagrams has room for.
     datagram_space: usize,
+    drained: bool,
     told_size: usize,
     told_at: Option<Instant>,
 }
 
 impl Session {
-    /// `goodbye` is the one that the connection's configuration was made with.
-    pub fn new(
-        id: u32,
-        handle: ConnectionHandle,
-        connection: Connection,
-        goodbye: Goodbye,
-    ) -> Self {
+    /// `terms` are those that the connection's configuration was made with.
+    pub fn new(id: u32, handle: ConnectionHandle, connection: Connection, terms: Terms) -> Self {
         Self {
             id,
             handle,
             connection,
-            goodbye,
+            terms,
             state: State::Handshaking,
+            first_flight: None,
             muted: false,
             streams: HashMap::new(),
             opening: VecDeque::new(),
@@ -104,6 +116,7 @@ impl Session {
             starved_streams: HashSet::new(),
             starved_datagrams: false,
             datagram_space: 0,
+            drained: false,
             told_size: 0,
             told_at: None,
         }
@@ -126,21 +139,18 @@ impl Session {
                 None => break,
             }
         }
-        self.state = State::Prepared {
-            first_flight: first_flight.clone(),
-        };
+        self.first_flight = Some(first_flight.clone());
         first_flight
+    }
+
+    /// Whether it waits for [`Self::proceed`].
+    pub fn is_prepared(&self) -> bool {
+        self.first_flight.is_some()
     }
 
     /// Let a prepared initiator go; returns its first flight.
     pub fn proceed(&mut self) -> Vec<Vec<u8>> {
-        match std::mem::replace(&mut self.state, State::Handshaking) {
-            State::Prepared { first_flight } => first_flight,
-            state => {
-                self.state = state;
-                Vec::new()
-            }
-        }
+        self.first_flight.take().unwrap_or_default()
     }
 
     pub fn handle_event(&mut self, event: ConnectionEvent) {
@@ -152,7 +162,7 @@ impl Session {
     }
 
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        if matches!(self.state, State::Prepared { .. }) {
+        if self.is_prepared() {
             return None;
         }
         self.connection.poll_timeout()
@@ -164,7 +174,7 @@ impl Session {
         max_datagrams: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        if self.muted || matches!(self.state, State::Prepared { .. }) {
+        if self.muted || self.is_prepared() {
             return None;
         }
         self.connection.poll_transmit(now, max_datagrams, buf)
@@ -250,7 +260,7 @@ impl Session {
                 self.close_if_delivered(now, out);
             }
             _ => {
-                self.muted = matches!(self.state, State::Prepared { .. });
+                self.muted = self.first_flight.take().is_some();
                 self.close_now(code, now, out);
             }
         }
@@ -271,17 +281,16 @@ impl Session {
         self.starved_datagrams || !self.starved_streams.is_empty()
     }
 
-    /// Take the connection's events. Returns true when the session is over for good and can be forgotten.
+    /// Take the connection's events.
     pub fn process(
         &mut self,
         now: Instant,
         endpoint: &mut Endpoint,
         out: &mut Events,
         full: impl Fn(&Events) -> bool,
-    ) -> bool {
-        let mut drained = false;
+    ) {
         while let Some(event) = self.connection.poll_endpoint_events() {
-            drained |= event.is_drained();
+            self.drained |= event.is_drained();
             if let Some(event) = endpoint.handle_event(self.handle, event) {
                 self.connection.handle_event(event);
             }
@@ -300,7 +309,11 @@ impl Session {
 
         self.tell_path(now, out);
         self.close_if_delivered(now, out);
-        drained
+    }
+
+    /// Whether the session is over for good and can be forgotten.
+    pub fn is_drained(&self) -> bool {
+        self.drained
     }
 
     fn connected(&mut self, now: Instant, out: &mut Events) {
@@ -310,15 +323,14 @@ impl Session {
             .peer_identity()
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .and_then(|chain| {
-                let certificate = chain.first()?;
-                let certificate = libp2p_tls::certificate::parse(certificate).ok()?;
-                Some(certificate.peer_id().to_bytes())
+                let peer = self.terms.identity.peer_of(chain.first()?)?;
+                Some(peer.to_bytes())
             });
         let Some(peer_id) = peer_id else {
             // The verifier has parsed the same certificate: this does not happen, and must not pass if it does.
             let message = "the remote showed no certificate of a libp2p peer".into();
             self.tell_closed(CloseCause::Failed, message, out);
-            self.goodbye.let_pass();
+            self.terms.goodbye.let_pass();
             self.connection.close(now, NO_CODE, Bytes::new());
             return;
         };
@@ -372,7 +384,7 @@ impl Session {
 
     fn close_now(&mut self, code: u32, now: Instant, out: &mut Events) {
         self.tell_closed(CloseCause::Local, String::new(), out);
-        self.goodbye.let_pass();
+        self.terms.goodbye.let_pass();
         self.connection.close(now, code.into(), Bytes::new());
     }
 

@@ -3,19 +3,21 @@
 //! Certificates are made and judged by `libp2p-tls`; its ready-made configurations are not used, because they prefer
 //! ChaCha20-Poly1305, which is the slower cipher on every processor with AES instructions.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use libp2p_identity::Keypair;
+use libp2p_identity::{Keypair, PeerId};
 use libp2p_tls::certificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    PeerIncompatible, ServerConfig, SignatureScheme,
 };
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// libp2p TLS specification, "ALPN".
 const ALPN: &[u8] = b"libp2p";
@@ -30,15 +32,18 @@ pub enum TlsError {
     Configuration(#[from] Error),
 }
 
-/// What an initiator and a responder with this identity use. The certificate is made here, and lives as long as they do.
-pub fn configurations(keypair: &Keypair) -> Result<(ClientConfig, ServerConfig), TlsError> {
+/// What an initiator and a responder with this identity use, and the verifier of both, which knows whom it has verified. The
+/// certificate is made here, and lives as long as they do.
+pub fn configurations(
+    keypair: &Keypair,
+) -> Result<(ClientConfig, ServerConfig, Arc<Libp2pVerifier>), TlsError> {
     let (certificate, key) = certificate::generate(keypair)?;
     let signer = provider().key_provider.load_private_key(key)?;
     let resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(
         vec![certificate],
         signer,
     )));
-    let verifier = Arc::new(Libp2pVerifier);
+    let verifier = Arc::new(Libp2pVerifier::default());
     let provider = Arc::new(provider());
 
     let mut client = ClientConfig::builder_with_provider(provider.clone())
@@ -53,12 +58,12 @@ pub fn configurations(keypair: &Keypair) -> Result<(ClientConfig, ServerConfig),
 
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(VERSIONS)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(verifier.clone())
         .with_cert_resolver(resolver);
     server.alpn_protocols = vec![ALPN.to_vec()];
     server.send_tls13_tickets = 0;
 
-    Ok((client, server))
+    Ok((client, server, verifier))
 }
 
 /// The TLS 1.3 suites, AES first, and the hybrid key exchange X25519MLKEM768 before the classical ones.
@@ -78,32 +83,57 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// Both sides show exactly one certificate, self-signed, with the libp2p extension; who it names is told afterwards.
-#[derive(Debug)]
-struct Libp2pVerifier;
+/// How many verified certificates are remembered until their handshake is done.
+const MAX_VERIFIED: usize = 256;
 
-fn verify_chain(end_entity: &CertificateDer, rest: &[CertificateDer]) -> Result<(), Error> {
-    if !rest.is_empty() {
-        return Err(Error::General(
-            "a libp2p peer shows exactly one certificate".into(),
-        ));
-    }
-    // Checks the validity period, the self-signature, and the identity key's signature in the extension.
-    certificate::parse(end_entity)?;
-    Ok(())
+/// Both sides show exactly one certificate, self-signed, with the libp2p extension; who it names is told afterwards.
+#[derive(Debug, Default)]
+pub struct Libp2pVerifier {
+    verified: Mutex<VecDeque<(CertificateDer<'static>, PeerId)>>,
 }
 
+impl Libp2pVerifier {
+    /// Whom this certificate, of a handshake that has ended well, belongs to.
+    pub fn peer_of(&self, certificate: &CertificateDer) -> Option<PeerId> {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        match verified.iter().position(|(known, _)| known == certificate) {
+            Some(index) => verified.remove(index).map(|(_, peer)| peer),
+            // Pushed out by others meanwhile.
+            None => Some(certificate::parse(certificate).ok()?.peer_id()),
+        }
+    }
+
+    fn verify(&self, end_entity: &CertificateDer, rest: &[CertificateDer]) -> Result<(), Error> {
+        if !rest.is_empty() {
+            return Err(Error::General(
+                "a libp2p peer shows exactly one certificate".into(),
+            ));
+        }
+        // Checks the validity period, the self-signature, and the identity key's signature in the extension.
+        let peer = certificate::parse(end_entity)?.peer_id();
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if verified.len() >= MAX_VERIFIED {
+            verified.pop_front();
+        }
+        verified.push_back((end_entity.clone().into_owned(), peer));
+        Ok(())
+    }
+}
+
+/// That the other side has the private key of the certificate it shows.
 fn verify_signature(
     message: &[u8],
     certificate: &CertificateDer,
     signed: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, Error> {
-    certificate::parse(certificate)?.verify_signature(
-        signed.scheme,
+    let (_, certificate) = X509Certificate::from_der(certificate)
+        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    verify_tls13_signature_with_raw_key(
         message,
-        signed.signature(),
-    )?;
-    Ok(HandshakeSignatureValid::assertion())
+        &SubjectPublicKeyInfoDer::from(certificate.public_key().raw),
+        signed,
+        &provider().signature_verification_algorithms,
+    )
 }
 
 /// Not reached: only TLS 1.3 is offered and accepted.
@@ -111,7 +141,7 @@ fn refuse_tls12() -> Result<HandshakeSignatureValid, Error> {
     Err(PeerIncompatible::Tls12NotOffered.into())
 }
 
-/// What libp2p-tls can check. No SHA-1, no RSA below 2,048 bits (libp2p TLS specification, "Peer Authentication").
+/// What TLS 1.3 signs with and libp2p allows (libp2p TLS specification, "Peer Authentication").
 fn signature_schemes() -> Vec<SignatureScheme> {
     vec![
         SignatureScheme::ECDSA_NISTP256_SHA256,
@@ -120,9 +150,6 @@ fn signature_schemes() -> Vec<SignatureScheme> {
         SignatureScheme::RSA_PSS_SHA512,
         SignatureScheme::RSA_PSS_SHA384,
         SignatureScheme::RSA_PSS_SHA256,
-        SignatureScheme::RSA_PKCS1_SHA512,
-        SignatureScheme::RSA_PKCS1_SHA384,
-        SignatureScheme::RSA_PKCS1_SHA256,
     ]
 }
 
@@ -135,7 +162,7 @@ impl ServerCertVerifier for Libp2pVerifier {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        verify_chain(end_entity, intermediates)?;
+        self.verify(end_entity, intermediates)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -177,7 +204,7 @@ impl ClientCertVerifier for Libp2pVerifier {
         intermediates: &[CertificateDer],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        verify_chain(end_entity, intermediates)?;
+        self.verify(end_entity, intermediates)?;
         Ok(ClientCertVerified::assertion())
     }
 

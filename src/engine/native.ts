@@ -36,7 +36,6 @@ export type CloseCause = 'local' | 'remote' | 'remote-error' | 'timed-out' | 're
 export type NativeNotice =
   { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array } |
   { type: 'transmit', host: string, port: number, data: Uint8Array } |
-  { type: 'firstFlight', datagrams: Uint8Array[] } |
   { type: 'secured', peerId: Uint8Array } |
   { type: 'closed', cause: CloseCause, message: string } |
   { type: 'openFailed', token: number } |
@@ -85,7 +84,7 @@ export interface NativePort {
   release (host: string, port: number): void
   sendRaw (host: string, port: number, localHost: string | undefined, data: Uint8Array): void
   inject (host: string, port: number, data: Uint8Array): void
-  initiate (session: number, identity: NativeQuicIdentity, peer: NativePeer, maxFirstDatagram: number): void
+  initiate (session: number, identity: NativeQuicIdentity, peer: NativePeer, maxFirstDatagram: number): Uint8Array[]
   proceed (session: number, sendFirstFlight: boolean, early: Uint8Array[]): void
   respond (session: number, identity: NativeQuicIdentity, peer: NativePeer, early: Uint8Array[]): void
   closeSession (session: number, code: number, orderly: boolean): void
@@ -98,6 +97,11 @@ export interface NativePort {
   consumed (session: number, stream: number, bytes: number): void
   sendDatagram (session: number, payload: Uint8Array): void
   shutdown (): void
+
+  /**
+   * Have the engine see to the commands given since the last flush
+   */
+  flush (): void
 }
 
 export interface NativeEngine {

@@ -3,7 +3,7 @@
  */
 import { EngineFailedError } from '../errors.ts'
 import { loadEngine } from './load.ts'
-import type { NativeBatch, NativeNotice, NativePort } from './native.ts'
+import type { NativeBatch, NativeNotice, NativePort, NativeStats } from './native.ts'
 
 /**
  * Numbers in a record: kind, session, a, b, c. The kinds are those of `engine/src/events.rs`.
@@ -64,11 +64,12 @@ export interface PortEvents {
 }
 
 export class EnginePort {
-  readonly native: NativePort
+  readonly #native: NativePort
   readonly #events: PortEvents
   readonly #sessions = new Map<number, SessionEvents>()
   readonly #closed = Promise.withResolvers<void>()
   #lastSession = 0
+  #flushScheduled = false
 
   /**
    * Open a UDP port. Throws the system's error, its code first in the message.
@@ -86,7 +87,41 @@ export class EnginePort {
 
   private constructor (events: PortEvents, open: (wake: () => void) => NativePort) {
     this.#events = events
-    this.native = open(() => { this.#drain() })
+    this.#native = open(() => { this.#drain() })
+  }
+
+  /**
+   * Ask something of the engine. What is asked for in one turn of the event loop reaches it together, at the turn's end: waking
+   * its thread takes longer than most of what it is asked for.
+   */
+  get commands (): NativePort {
+    if (!this.#flushScheduled) {
+      this.#flushScheduled = true
+      setImmediate(() => {
+        this.#flushScheduled = false
+        this.#native.flush()
+      })
+    }
+
+    return this.#native
+  }
+
+  /**
+   * Have the engine see to its commands now: for what somebody else waits for
+   */
+  flush (): void {
+    this.#native.flush()
+  }
+
+  /**
+   * The port's own address
+   */
+  get localAddress (): { host: string, port: number } {
+    return this.#native.localAddress()
+  }
+
+  get stats (): NativeStats {
+    return this.#native.stats()
   }
 
   /**
@@ -107,14 +142,14 @@ export class EnginePort {
    * Resolves when the port is free again
    */
   async close (): Promise<void> {
-    this.native.shutdown()
+    this.commands.shutdown()
 
     return this.#closed.promise
   }
 
   #drain (): void {
     for (let i = 0; i < BATCHES_PER_TURN; i++) {
-      const batch = this.native.drain()
+      const batch = this.#native.drain()
 
       if (batch == null) {
         return

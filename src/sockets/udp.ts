@@ -60,7 +60,7 @@ export class UdpEndpoint implements PacketEndpoint {
       throw toBindError(err, init)
     }
 
-    this.localAddress = this.#port.native.localAddress()
+    this.localAddress = this.#port.localAddress
   }
 
   get status (): 'open' | 'closed' {
@@ -71,7 +71,7 @@ export class UdpEndpoint implements PacketEndpoint {
    * Counters of the port since it was opened
    */
   get stats (): NativeStats {
-    return this.#port.native.stats()
+    return this.#port.stats
   }
 
   accept (acceptor: PacketAcceptor | undefined): void {
@@ -192,7 +192,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
       release: () => { this.#onHandedOverClose = undefined },
       close: () => { this.close() }
     }
-    port.native.claim(remoteAddress.host, remoteAddress.port)
+    port.commands.claim(remoteAddress.host, remoteAddress.port)
   }
 
   get status (): 'open' | 'closed' {
@@ -201,7 +201,8 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
 
   send (datagram: Uint8Array): void {
     if (this.#status === 'open') {
-      this.#port.native.sendRaw(this.remoteAddress.host, this.remoteAddress.port, this.localHost, datagram)
+      this.#port.commands.sendRaw(this.remoteAddress.host, this.remoteAddress.port, this.localHost, datagram)
+      this.#port.flush()
     }
   }
 
@@ -210,7 +211,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
 
     // What the engine passed on just before it heard that the flow is a scheme's now, and is no PSEC frame: back to it.
     if (this.#handedOver && datagram[0] > 1 && !(datagram[0] === 255 && datagram.byteLength === 1)) {
-      this.#port.native.inject(this.remoteAddress.host, this.remoteAddress.port, datagram)
+      this.#port.commands.inject(this.remoteAddress.host, this.remoteAddress.port, datagram)
       return
     }
 
@@ -223,7 +224,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
     }
 
     this.#status = 'closed'
-    this.#port.native.release(this.remoteAddress.host, this.remoteAddress.port)
+    this.#port.commands.release(this.remoteAddress.host, this.remoteAddress.port)
     this.#onClose()
     this.#onHandedOverClose?.()
     this.safeDispatchEvent('close')

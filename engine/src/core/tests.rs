@@ -85,15 +85,6 @@ impl End {
         })
     }
 
-    fn first_flight(&self) -> Vec<Vec<u8>> {
-        self.notices()
-            .find_map(|notice| match notice {
-                Notice::FirstFlight { datagrams } => Some(datagrams.clone()),
-                _ => None,
-            })
-            .unwrap()
-    }
-
     fn records(&self, kind: Kind) -> Vec<[u64; 3]> {
         self.batches
             .iter()
@@ -121,6 +112,7 @@ struct Net {
     a: End,
     b: End,
     now: Instant,
+    first_flight: Vec<Vec<u8>>,
     /// Datagrams seen on the wire, by sender.
     sent: Vec<(SocketAddr, Vec<u8>)>,
     /// Which datagrams (counted over both directions) vanish.
@@ -133,6 +125,7 @@ impl Net {
             a: End::new(A),
             b: End::new(B),
             now: Instant::now(),
+            first_flight: Vec::new(),
             sent: Vec::new(),
             lose: |_| false,
         }
@@ -196,14 +189,12 @@ impl Net {
     }
 
     fn initiate(&mut self, max_first_datagram: usize) {
-        let command = Command::Initiate {
-            session: 1,
-            identity: self.a.identity.clone(),
-            peer: self.b.as_peer(),
-            max_first_datagram,
-        };
-        self.a.core.handle_command(self.now, command);
-        self.deliver_all();
+        let (identity, peer) = (self.a.identity.clone(), self.b.as_peer());
+        self.first_flight = self
+            .a
+            .core
+            .initiate(self.now, 1, identity, peer, max_first_datagram)
+            .unwrap();
     }
 
     fn proceed(&mut self, send_first_flight: bool) {
@@ -228,7 +219,7 @@ impl Net {
     /// Both sides agreed, and the responder has the first flight.
     fn secure(&mut self) {
         self.initiate(1400);
-        let early = self.a.first_flight();
+        let early = self.first_flight.clone();
         self.respond(early);
         self.proceed(false);
         self.run(Duration::from_secs(5));
@@ -242,7 +233,7 @@ fn an_initiator_sends_nothing_before_the_agreement() {
     net.initiate(1400);
     net.run(Duration::from_secs(10));
     assert!(net.sent.is_empty());
-    assert!(net.a.first_flight().iter().all(|it| it.len() == 1200));
+    assert!(net.first_flight.iter().all(|it| it.len() == 1200));
 }
 
 #[test]
@@ -265,7 +256,7 @@ fn a_cancelled_initiator_never_sends_anything() {
 fn a_first_datagram_over_the_limit_is_no_initiation_packet() {
     let mut net = Net::new();
     net.initiate(1199);
-    assert!(net.a.first_flight().is_empty());
+    assert!(net.first_flight.is_empty());
 }
 
 #[test]
@@ -274,6 +265,52 @@ fn both_sides_learn_who_the_other_is() {
     net.secure();
     assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
     assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+}
+
+#[test]
+fn an_answer_that_overtakes_the_accept_is_taken_while_javascript_reads_that() {
+    let mut net = Net::new();
+    let claim = Command::Claim { remote: B.into() };
+    net.a.core.handle_command(net.now, claim);
+    net.initiate(1400);
+    let early = net.first_flight.clone();
+    net.respond(early);
+    net.deliver_all();
+    assert!(net.a.secured_peer().is_some());
+    assert!(net.sent.iter().all(|(from, _)| *from == B.into()));
+    net.proceed(false);
+    net.run(Duration::from_secs(5));
+    assert!(net.b.secured_peer().is_some());
+}
+
+#[test]
+fn a_remote_can_begin_afresh_while_its_last_session_drains() {
+    let mut net = Net::new();
+    net.secure();
+    let close = Command::Close {
+        session: 9,
+        code: 0,
+        orderly: false,
+    };
+    net.b.core.handle_command(net.now, close);
+    net.b
+        .core
+        .handle_command(net.now, Command::Release { remote: A.into() });
+    net.deliver_all();
+    assert!(!net.b.core.sessions.is_empty());
+
+    let origin = Origin {
+        remote: A.into(),
+        local: None,
+        ecn: None,
+    };
+    for datagram in [&[0, 5][..], &[200; 1200]] {
+        net.b
+            .core
+            .handle_datagram(net.now, origin, BytesMut::from(datagram));
+    }
+    net.b.collect();
+    assert_eq!(net.b.raw(), [&[0, 5][..], &[200; 1200]]);
 }
 
 #[test]
@@ -314,6 +351,9 @@ fn nothing_a_scheme_sends_reads_as_a_psec_frame() {
 #[test]
 fn psec_frames_surface_on_a_flow_that_was_handed_over() {
     let mut net = Net::new();
+    net.b
+        .core
+        .handle_command(net.now, Command::Claim { remote: A.into() });
     net.secure();
     for frame in [&[0, 1, 2][..], &[1, 9], &[255], &[255, 1], &[80, 1]] {
         let origin = Origin {

@@ -24,7 +24,7 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
   let closed = false
 
   const onMessage = (evt: CustomEvent<Uint8Array>): void => {
-    flowPort.native.inject(host, 1, evt.detail)
+    flowPort.commands.inject(host, 1, evt.detail)
   }
 
   let onHandedOverClose: (() => void) | undefined
@@ -46,7 +46,7 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
 
     // The engine's last packets (the close) are still on their way through JavaScript.
     setImmediate(() => {
-      flowPort.native.release(host, 1)
+      flowPort.commands.release(host, 1)
       sockets.delete(host)
 
       if (sockets.size === 0 && port === flowPort) {
@@ -57,7 +57,7 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
   }
 
   sockets.set(host, socket)
-  flowPort.native.claim(host, 1)
+  flowPort.commands.claim(host, 1)
   socket.addEventListener('close', onSocketClose)
 
   return {

@@ -13,7 +13,7 @@ import type { NativeFlow } from '../../engine/flow.ts'
 import type { NativeQuicIdentity } from '../../engine/native.ts'
 import type { PacketSocket } from '../../sockets/index.ts'
 import type { InitiateOptions, Initiation, RespondOptions, SchemeContext, SecureSession, SecurityScheme } from '../index.ts'
-import type { PrivateKey } from '@libp2p/interface'
+import type { ComponentLogger, Logger, PrivateKey } from '@libp2p/interface'
 
 export interface QuicDatagramInit {
   /**
@@ -74,6 +74,7 @@ class QuicDatagram implements SecurityScheme {
   readonly protocol = QUIC_DATAGRAM
   readonly #init: Required<QuicDatagramInit>
   readonly #identities = new WeakMap<PrivateKey, NativeQuicIdentity>()
+  readonly #logs = new WeakMap<ComponentLogger, Logger>()
 
   constructor (init: QuicDatagramInit) {
     this.#init = { ...DEFAULTS, ...withoutUndefined(init) }
@@ -86,13 +87,11 @@ class QuicDatagram implements SecurityScheme {
   }
 
   initiate (socket: PacketSocket, options: InitiateOptions): Initiation {
-    const log = options.logger.forComponent('libp2p:psec:quic-datagram')
-
     return new QuicInitiation(options.maxInitiationPacketSize, () => {
       const identity = this.#identity(options)
       const flow = flowOf(socket)
 
-      return { identity, flow, session: new QuicSession(flow, log) }
+      return { identity, flow, session: new QuicSession(flow, this.#log(options)) }
     })
   }
 
@@ -100,9 +99,20 @@ class QuicDatagram implements SecurityScheme {
     options.signal?.throwIfAborted()
     const identity = this.#identity(options)
     const flow = flowOf(socket)
-    const session = new QuicSession(flow, options.logger.forComponent('libp2p:psec:quic-datagram'))
+    const session = new QuicSession(flow, this.#log(options))
 
     return session.respond(identity, options)
+  }
+
+  #log ({ logger }: SchemeContext): Logger {
+    let log = this.#logs.get(logger)
+
+    if (log == null) {
+      log = logger.forComponent('libp2p:psec:quic-datagram')
+      this.#logs.set(logger, log)
+    }
+
+    return log
   }
 
   #identity (context: SchemeContext): NativeQuicIdentity {

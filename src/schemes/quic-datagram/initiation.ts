@@ -1,4 +1,3 @@
-import { raceSignal } from 'race-signal'
 import { HandshakeFailedError } from '../../errors.ts'
 import type { QuicSession } from './session.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
@@ -22,7 +21,7 @@ export class QuicInitiation implements Initiation {
     try {
       const { identity, session } = prepare()
       this.#session = session
-      this.firstFlight = session.initiate(identity, maxInitiationPacketSize)
+      this.firstFlight = Promise.resolve(session.initiate(identity, maxInitiationPacketSize))
     } catch (err) {
       this.firstFlight = Promise.reject(err)
     }
@@ -35,11 +34,10 @@ export class QuicInitiation implements Initiation {
     options.signal?.throwIfAborted()
 
     if (this.#session == null) {
+      // Why not
       await this.firstFlight
       throw new HandshakeFailedError('The QUIC handshake could not be begun')
     }
-
-    await raceSignal(this.firstFlight, options.signal)
 
     return this.#session.proceed(options)
   }

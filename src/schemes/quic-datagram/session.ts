@@ -6,8 +6,8 @@ import { formatPacketAddress } from '../../sockets/index.ts'
 import { QUIC_DATAGRAM } from './protocol.ts'
 import { QuicStream } from './stream.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
-import type { CloseCause, NativeNotice, NativePort, NativeQuicIdentity } from '../../engine/native.ts'
-import type { SessionEvents } from '../../engine/port.ts'
+import type { CloseCause, NativeNotice, NativeQuicIdentity } from '../../engine/native.ts'
+import type { EnginePort, SessionEvents } from '../../engine/port.ts'
 import type { ProceedOptions, RespondOptions, SecureSession, SecureSessionHandler, SecureStream } from '../index.ts'
 import type { AbortOptions, Logger, PeerId } from '@libp2p/interface'
 
@@ -41,10 +41,9 @@ export class QuicSession implements SecureSession, SessionEvents {
   readonly protocol = QUIC_DATAGRAM
   readonly #log: Logger
   readonly #flow: NativeFlow
-  readonly #native: NativePort
+  readonly #port: EnginePort
   readonly #id: number
   readonly #remote: string
-  readonly #firstFlight = Promise.withResolvers<Uint8Array[]>()
   readonly #secured = Promise.withResolvers<PeerId>()
   readonly #closed = Promise.withResolvers<void>()
   readonly #streams = new Map<number, QuicStream>()
@@ -65,12 +64,11 @@ export class QuicSession implements SecureSession, SessionEvents {
   constructor (flow: NativeFlow, log: Logger) {
     this.#flow = flow
     this.#log = log
-    this.#native = flow.port.native
+    this.#port = flow.port
     this.#id = flow.port.addSession(this)
     this.#remote = formatPacketAddress(flow.peer())
 
-    // Each is awaited by some callers only.
-    this.#firstFlight.promise.catch(() => {})
+    // Nobody waits for it before the agreement.
     this.#secured.promise.catch(() => {})
   }
 
@@ -99,24 +97,30 @@ export class QuicSession implements SecureSession, SessionEvents {
   }
 
   /**
-   * Become the initiator, as far as that goes without sending
+   * Become the initiator, as far as that goes without sending. Returns the first flight.
    */
-  async initiate (identity: NativeQuicIdentity, maxInitiationPacketSize: number): Promise<Uint8Array[]> {
-    this.#native.initiate(this.#id, identity, this.#flow.peer(), Math.max(0, maxInitiationPacketSize))
-
-    return this.#firstFlight.promise
+  initiate (identity: NativeQuicIdentity, maxInitiationPacketSize: number): Uint8Array[] {
+    try {
+      return this.#port.commands.initiate(this.#id, identity, this.#flow.peer(), Math.max(0, maxInitiationPacketSize))
+    } catch (err: any) {
+      this.#status = 'closed'
+      this.#letGo()
+      throw new HandshakeFailedError(`The QUIC handshake with ${this.#remote} could not be begun: ${err.message}`, { cause: err })
+    }
   }
 
   async proceed (options: ProceedOptions): Promise<SecureSession> {
     this.#handOver()
-    this.#native.proceed(this.#id, options.sendFirstFlight, options.earlyDatagrams)
+    this.#port.commands.proceed(this.#id, options.sendFirstFlight, options.earlyDatagrams)
+    this.#port.flush()
 
     return this.#handshake(options)
   }
 
   async respond (identity: NativeQuicIdentity, options: RespondOptions): Promise<SecureSession> {
     this.#handOver()
-    this.#native.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams)
+    this.#port.commands.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams)
+    this.#port.flush()
 
     return this.#handshake(options)
   }
@@ -130,8 +134,7 @@ export class QuicSession implements SecureSession, SessionEvents {
     }
 
     this.#status = 'closed'
-    this.#native.closeSession(this.#id, 0, false)
-    this.#firstFlight.reject(new SessionClosedError('The QUIC handshake was cancelled'))
+    this.#port.commands.closeSession(this.#id, 0, false)
     this.#closed.resolve()
   }
 
@@ -158,13 +161,13 @@ export class QuicSession implements SecureSession, SessionEvents {
     const token = this.#lastToken = (this.#lastToken + 1) % 0x100000000
     const opening = Promise.withResolvers<QuicStream>()
     this.#opening.set(token, opening)
-    this.#native.openStream(this.#id, token)
+    this.#port.commands.openStream(this.#id, token)
 
     try {
       return await raceSignal(opening.promise, options.signal)
     } catch (err) {
       if (this.#opening.delete(token)) {
-        this.#native.cancelOpen(this.#id, token)
+        this.#port.commands.cancelOpen(this.#id, token)
       } else {
         // It was opened at the very moment that nobody wanted it any more.
         opening.promise.then(stream => { stream.reset() }, () => {})
@@ -189,7 +192,7 @@ export class QuicSession implements SecureSession, SessionEvents {
     }
 
     this.#unsentDatagrams += payload.byteLength
-    this.#native.sendDatagram(this.#id, payload)
+    this.#port.commands.sendDatagram(this.#id, payload)
     this.#datagramsBlocked = this.#unsentDatagrams >= DATAGRAM_QUEUE
 
     return !this.#datagramsBlocked
@@ -198,7 +201,7 @@ export class QuicSession implements SecureSession, SessionEvents {
   async close (options: AbortOptions = {}): Promise<void> {
     if (this.#status === 'open') {
       this.#status = 'closing'
-      this.#native.closeSession(this.#id, 0, true)
+      this.#port.commands.closeSession(this.#id, 0, true)
     }
 
     try {
@@ -214,15 +217,12 @@ export class QuicSession implements SecureSession, SessionEvents {
       return
     }
 
-    this.#native.closeSession(this.#id, code, false)
+    this.#port.commands.closeSession(this.#id, code, false)
     this.#onClosed(err)
   }
 
   onNotice (notice: NativeNotice): void {
     switch (notice.type) {
-      case 'firstFlight':
-        this.#firstFlight.resolve(notice.datagrams)
-        break
       case 'secured':
         this.#onSecured(notice.peerId)
         break
@@ -258,7 +258,7 @@ export class QuicSession implements SecureSession, SessionEvents {
     const opening = this.#opening.get(token)
 
     if (opening == null) {
-      this.#native.reset(this.#id, id)
+      this.#port.commands.reset(this.#id, id)
       return
     }
 
@@ -339,7 +339,7 @@ export class QuicSession implements SecureSession, SessionEvents {
   }
 
   #addStream (id: number, direction: 'inbound' | 'outbound'): QuicStream {
-    const stream = new QuicStream(this.#native, this.#id, id, direction, () => {
+    const stream = new QuicStream(this.#port, this.#id, id, direction, () => {
       this.#streams.delete(id)
     })
     this.#streams.set(id, stream)
@@ -371,7 +371,7 @@ export class QuicSession implements SecureSession, SessionEvents {
    * The engine is done with the session: its goodbye is on the way
    */
   #letGo (): void {
-    this.#flow.port.removeSession(this.#id)
+    this.#port.removeSession(this.#id)
 
     // Before it is secured, the socket belongs to whoever waits for that, and hears why it failed.
     if (this.#remotePeer == null) {
@@ -390,9 +390,7 @@ export class QuicSession implements SecureSession, SessionEvents {
     this.#status = 'closed'
     this.#error = err
 
-    const failure = err ?? this.#closedError()
-    this.#firstFlight.reject(failure)
-    this.#secured.reject(failure)
+    this.#secured.reject(err ?? this.#closedError())
 
     for (const opening of this.#opening.values()) {
       opening.reject(this.#closedError())

@@ -1,5 +1,5 @@
 import { StreamStateError } from '@libp2p/interface'
-import type { NativePort } from '../../engine/native.ts'
+import type { EnginePort } from '../../engine/port.ts'
 import type { SecureStream, SecureStreamHandler } from '../index.ts'
 import type { Uint8ArrayList } from 'uint8arraylist'
 
@@ -23,7 +23,7 @@ export class QuicStream implements SecureStream {
   readonly id: number
   readonly direction: 'inbound' | 'outbound'
 
-  readonly #native: NativePort
+  readonly #port: EnginePort
   readonly #session: number
   readonly #onOver: (stream: QuicStream) => void
   #handler?: SecureStreamHandler
@@ -41,8 +41,8 @@ export class QuicStream implements SecureStream {
   #stopped = false
   #reset = false
 
-  constructor (native: NativePort, session: number, id: number, direction: 'inbound' | 'outbound', onOver: (stream: QuicStream) => void) {
-    this.#native = native
+  constructor (port: EnginePort, session: number, id: number, direction: 'inbound' | 'outbound', onOver: (stream: QuicStream) => void) {
+    this.#port = port
     this.#session = session
     this.#onOver = onOver
     this.id = id
@@ -90,7 +90,7 @@ export class QuicStream implements SecureStream {
     }
 
     this.#writeOver = true
-    this.#native.finish(this.#session, this.id)
+    this.#port.commands.finish(this.#session, this.id)
     this.#endIfOver()
   }
 
@@ -100,7 +100,7 @@ export class QuicStream implements SecureStream {
     }
 
     this.#readOver = true
-    this.#native.stop(this.#session, this.id)
+    this.#port.commands.stop(this.#session, this.id)
 
     // The remote's end is of no consequence any more, and QUIC does not tell it of a stream that was stopped.
     queueMicrotask(() => {
@@ -115,7 +115,7 @@ export class QuicStream implements SecureStream {
     }
 
     this.#end()
-    this.#native.reset(this.#session, this.id)
+    this.#port.commands.reset(this.#session, this.id)
   }
 
   pause (): void {
@@ -152,7 +152,7 @@ export class QuicStream implements SecureStream {
   }
 
   onRemoteReset (): void {
-    this.#native.reset(this.#session, this.id)
+    this.#port.commands.reset(this.#session, this.id)
     this.onReset()
   }
 
@@ -189,7 +189,7 @@ export class QuicStream implements SecureStream {
     }
 
     this.#unsent += data.byteLength
-    this.#native.write(this.#session, this.id, data)
+    this.#port.commands.write(this.#session, this.id, data)
   }
 
   #drain (): void {
@@ -206,7 +206,7 @@ export class QuicStream implements SecureStream {
       return
     }
 
-    this.#native.consumed(this.#session, this.id, this.#consumed)
+    this.#port.commands.consumed(this.#session, this.id, this.#consumed)
     this.#consumed = 0
   }
 
