@@ -1,0 +1,329 @@
+import { InvalidParametersError, isConnection, isPeerId, serviceCapabilities, TooManyInboundProtocolStreamsError, UnsupportedProtocolError } from '@libp2p/interface'
+import { lpStream } from '@libp2p/utils'
+import { setMaxListeners } from 'main-event'
+import * as varint from 'uint8-varint'
+import { Uint8ArrayList } from 'uint8arraylist'
+import { DatagramsUnsupportedError, SessionClosedError } from '../errors.ts'
+import { findSession, setDatagramService } from '../sessions.ts'
+import { ControlledFlow } from './flow.ts'
+import { SessionFlows } from './session-flows.ts'
+import type { DatagramFlow, DatagramFlowHandler, Datagrams, DatagramsComponents, DatagramsInit, HandleOptions } from './index.ts'
+import type { SessionRecord } from '../sessions.ts'
+import type { AbortOptions, Connection, Logger, PeerId, Startable, Stream } from '@libp2p/interface'
+import type { Multiaddr } from '@multiformats/multiaddr'
+
+/**
+ * The protocol of control streams, by the libp2p datagrams draft
+ */
+const CONTROL_PROTOCOL = '/dg/1'
+
+/** As long as multistream-select lets a protocol id be */
+const MAX_PROTOCOL_LENGTH = 1_024
+
+const DEFAULT_MAX_FLOWS = 256
+const DEFAULT_MAX_FLOWS_OF_PROTOCOL = 32
+const DEFAULT_NEGOTIATION_TIMEOUT = 5_000
+
+interface FlowHandlerRecord {
+  handler: DatagramFlowHandler
+  maxInboundFlows: number
+}
+
+/**
+ * The datagrams of a node's sessions, sorted into flows
+ */
+export class DatagramsService implements Datagrams, Startable {
+  readonly [Symbol.toStringTag] = 'libp2p-psec-datagrams'
+  readonly [serviceCapabilities]: string[] = ['libp2p-psec/datagrams']
+
+  readonly #components: DatagramsComponents
+  readonly #init: Required<DatagramsInit>
+  readonly #log: Logger
+  readonly #handlers = new Map<string, FlowHandlerRecord>()
+  readonly #sessions = new Map<SessionRecord, SessionFlows>()
+  /** What sessions that are over have lost */
+  readonly #dropped: Record<string, number> = { closed: 0, early: 0, invalid: 0 }
+  #started = false
+
+  constructor (components: DatagramsComponents, init: DatagramsInit) {
+    this.#components = components
+    this.#init = {
+      maxInboundFlows: init.maxInboundFlows ?? DEFAULT_MAX_FLOWS,
+      maxOutboundFlows: init.maxOutboundFlows ?? DEFAULT_MAX_FLOWS,
+      negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT
+    }
+    this.#log = components.logger.forComponent('libp2p:datagrams')
+
+    components.metrics?.registerMetricGroup('libp2p_datagrams_flows', {
+      label: 'direction',
+      help: 'Open datagram flows by direction',
+      calculate: () => this.#countFlows()
+    })
+    components.metrics?.registerCounterGroup('libp2p_datagrams_dropped_total', {
+      label: 'reason',
+      help: 'Total count of received datagrams that belonged to no open flow by reason',
+      calculate: () => this.#countDropped()
+    })
+  }
+
+  isStarted (): boolean {
+    return this.#started
+  }
+
+  async start (): Promise<void> {
+    if (this.#started) {
+      return
+    }
+
+    this.#started = true
+    setDatagramService(this.#components.events, this)
+    await this.#components.registrar.handle(CONTROL_PROTOCOL, async (stream, connection) => {
+      await this.#onControlStream(stream, connection)
+    }, {
+      maxInboundStreams: this.#init.maxInboundFlows,
+      maxOutboundStreams: this.#init.maxOutboundFlows,
+      runOnLimitedConnection: false
+    })
+  }
+
+  async stop (): Promise<void> {
+    if (!this.#started) {
+      return
+    }
+
+    this.#started = false
+    setDatagramService(this.#components.events)
+
+    for (const flows of this.#sessions.values()) {
+      flows.close()
+    }
+
+    await this.#components.registrar.unhandle(CONTROL_PROTOCOL)
+  }
+
+  async handle (protocol: string, handler: DatagramFlowHandler, options: HandleOptions = {}): Promise<void> {
+    encodeProtocol(protocol)
+
+    if (this.#handlers.has(protocol) && options.force !== true) {
+      throw new InvalidParametersError(`There is a handler for flows of ${protocol} already, unhandle it first or pass force`)
+    }
+
+    this.#handlers.set(protocol, {
+      handler,
+      maxInboundFlows: options.maxInboundFlows ?? DEFAULT_MAX_FLOWS_OF_PROTOCOL
+    })
+  }
+
+  async unhandle (protocol: string): Promise<void> {
+    this.#handlers.delete(protocol)
+  }
+
+  async open (target: PeerId | Multiaddr | Multiaddr[] | Connection, protocol: string, options: AbortOptions = {}): Promise<DatagramFlow> {
+    const opening = encodeProtocol(protocol)
+    const connection = await this.#connect(target, options)
+    const session = sessionWithDatagrams(connection)
+    const stream = await this.#openControlStream(connection, options)
+
+    try {
+      const flow = this.#createFlow(session, connection, stream, protocol)
+      // the draft: datagrams may follow at once
+      stream.send(opening)
+
+      return flow
+    } catch (err: any) {
+      stream.abort(err)
+      throw err
+    }
+  }
+
+  /**
+   * Take the datagrams of a new session
+   */
+  attach (session: SessionRecord): SessionFlows {
+    let flows = this.#sessions.get(session)
+
+    if (flows == null) {
+      flows = new SessionFlows(session, () => { this.#onSessionOver(session) })
+
+      // one that is over will not say so again
+      if (session.status !== 'closed') {
+        this.#sessions.set(session, flows)
+        session.receiver = flows
+      }
+    }
+
+    return flows
+  }
+
+  async #connect (target: PeerId | Multiaddr | Multiaddr[] | Connection, options: AbortOptions): Promise<Connection> {
+    if (isConnection(target)) {
+      return target
+    }
+
+    if (isPeerId(target)) {
+      // there may be others to the same peer, by transports without datagrams
+      const connection = this.#components.connectionManager.getConnections(target)
+        .find(connection => connection.status === 'open' && carriesDatagrams(connection))
+
+      if (connection != null) {
+        return connection
+      }
+    }
+
+    return this.#components.connectionManager.openConnection(target, options)
+  }
+
+  async #openControlStream (connection: Connection, options: AbortOptions): Promise<Stream> {
+    try {
+      return await connection.newStream(CONTROL_PROTOCOL, options)
+    } catch (err: any) {
+      if (err.name === UnsupportedProtocolError.name) {
+        throw new DatagramsUnsupportedError(`${connection.remotePeer} does not speak ${CONTROL_PROTOCOL}: it has to run a datagrams service, too`, { cause: err })
+      }
+
+      throw err
+    }
+  }
+
+  #createFlow (session: SessionRecord, connection: Connection, stream: Stream, protocol: string): ControlledFlow {
+    const streamId = session.streamId(stream)
+
+    if (streamId == null) {
+      throw new DatagramsUnsupportedError('The control stream is not one of the session\'s own, so that its id is not known')
+    }
+
+    const flow = new ControlledFlow({ protocol, connection, session, stream, streamId })
+    this.attach(session).add(streamId, flow)
+    stream.log('datagram flow of %s opened', protocol)
+
+    return flow
+  }
+
+  async #onControlStream (stream: Stream, connection: Connection): Promise<void> {
+    const session = findSession(connection)
+    const streamId = session?.streamId(stream)
+
+    if (session == null || streamId == null) {
+      stream.abort(new DatagramsUnsupportedError('A control stream came on a connection that carries no datagrams'))
+      return
+    }
+
+    const flows = this.attach(session)
+
+    try {
+      const protocol = await this.#readProtocol(stream)
+      const handler = this.#handlerOf(protocol, flows)
+      const flow = this.#createFlow(session, connection, stream, protocol)
+
+      await callHandler(handler, flow, () => { flows.deliverEarly(streamId) })
+    } catch (err: any) {
+      this.#log('datagram flow from %p refused - %e', connection.remotePeer, err)
+      flows.refuse(streamId)
+      stream.abort(err)
+    }
+  }
+
+  async #readProtocol (stream: Stream): Promise<string> {
+    const signal = AbortSignal.timeout(this.#init.negotiationTimeout)
+    setMaxListeners(Infinity, signal)
+
+    const lp = lpStream(stream, { maxDataLength: MAX_PROTOCOL_LENGTH })
+    const bytes = await lp.read({ signal })
+    lp.unwrap()
+
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray())
+  }
+
+  #handlerOf (protocol: string, flows: SessionFlows): DatagramFlowHandler {
+    const record = this.#handlers.get(protocol)
+
+    if (record == null || !this.#started) {
+      throw new UnsupportedProtocolError(`No handler for datagram flows of ${protocol}`)
+    }
+
+    if (flows.count('inbound', protocol) >= record.maxInboundFlows) {
+      throw new TooManyInboundProtocolStreamsError(`Too many inbound datagram flows of ${protocol} - limit ${record.maxInboundFlows}`)
+    }
+
+    return record.handler
+  }
+
+  #onSessionOver (session: SessionRecord): void {
+    const flows = this.#sessions.get(session)
+
+    if (flows != null) {
+      this.#sessions.delete(session)
+
+      for (const [reason, count] of Object.entries(flows.dropped)) {
+        this.#dropped[reason] += count
+      }
+    }
+  }
+
+  #countFlows (): Record<string, number> {
+    const counts = { inbound: 0, outbound: 0 }
+
+    for (const flows of this.#sessions.values()) {
+      counts.inbound += flows.count('inbound')
+      counts.outbound += flows.count('outbound')
+    }
+
+    return counts
+  }
+
+  #countDropped (): Record<string, number> {
+    const counts = { ...this.#dropped }
+
+    for (const flows of this.#sessions.values()) {
+      for (const [reason, count] of Object.entries(flows.dropped)) {
+        counts[reason] += count
+      }
+    }
+
+    return counts
+  }
+}
+
+/**
+ * Hand a new flow to its application, then what had arrived for it. An application that fails loses the flow.
+ */
+async function callHandler (handler: DatagramFlowHandler, flow: DatagramFlow, deliverEarly: () => void): Promise<void> {
+  const handled = handler(flow)
+  deliverEarly()
+  await handled
+}
+
+/**
+ * The application protocol id as a control stream begins with it
+ */
+function encodeProtocol (protocol: string): Uint8ArrayList {
+  const bytes = new TextEncoder().encode(protocol)
+
+  if (bytes.byteLength === 0 || bytes.byteLength > MAX_PROTOCOL_LENGTH || !protocol.isWellFormed()) {
+    throw new InvalidParametersError(`The id of an application protocol has to be 1 to ${MAX_PROTOCOL_LENGTH} bytes of UTF-8, "${protocol}" is not`)
+  }
+
+  return new Uint8ArrayList(varint.encode(bytes.byteLength), bytes)
+}
+
+function carriesDatagrams (connection: Connection): boolean {
+  return (findSession(connection)?.maxDatagramSize ?? 0) > 0
+}
+
+function sessionWithDatagrams (connection: Connection): SessionRecord {
+  const session = findSession(connection)
+
+  if (session == null) {
+    throw new DatagramsUnsupportedError(`The connection to ${connection.remoteAddr} is of a transport that carries no datagrams: dial an address that ends in /udp/…/psec`)
+  }
+
+  if (session.status !== 'open') {
+    throw new SessionClosedError(`The connection to ${connection.remoteAddr} is ${session.status}, open another one`)
+  }
+
+  if (session.maxDatagramSize === 0) {
+    throw new DatagramsUnsupportedError(`The peer at ${connection.remoteAddr} takes no datagrams`)
+  }
+
+  return session
+}

@@ -1,0 +1,161 @@
+import { ProtocolError } from '@libp2p/interface'
+import { realClock } from '../clock.ts'
+import { EarlyDatagrams } from './early-datagrams.ts'
+import { decode, prefixLength } from './quic-varint.ts'
+import type { ControlledFlow } from './flow.ts'
+import type { DatagramReceiver, DatagramSession } from '../sessions.ts'
+
+/** RFC 9000, section 20.1: PROTOCOL_VIOLATION is 0xa there, the libp2p draft names this application error code */
+const PROTOCOL_VIOLATION = 0x1003
+
+/**
+ * How many control streams that are over are remembered, so that what still arrives for them does not take the room of
+ * datagrams whose control stream is about to come
+ */
+const MAX_CLOSED = 64
+
+/**
+ * What the flows of one session lost, beside what each flow counts
+ */
+export interface SessionDrops {
+  /** Arrived after the control stream's receive side was closed, which the draft wants dropped silently */
+  closed: number
+  /** Overtook a control stream that did not come in time, or for which there was no room */
+  early: number
+  /** Belong to no stream that the session could ever have, or could not be parsed */
+  invalid: number
+}
+
+/**
+ * The flows of one session, by the id of their control streams, and what comes in for them
+ */
+export class SessionFlows implements DatagramReceiver {
+  readonly session: DatagramSession
+  readonly dropped: SessionDrops = { closed: 0, early: 0, invalid: 0 }
+  readonly #flows = new Map<number, ControlledFlow>()
+  readonly #early: EarlyDatagrams
+  /** In the order in which they closed */
+  readonly #closed = new Set<number>()
+  readonly #onClose: () => void
+
+  constructor (session: DatagramSession, onClose: () => void, clock = realClock) {
+    this.session = session
+    this.#onClose = onClose
+    this.#early = new EarlyDatagrams(clock, (datagrams) => { this.dropped.early += datagrams })
+  }
+
+  /**
+   * Flows of a direction and, if given, of an application protocol
+   */
+  count (direction: 'inbound' | 'outbound', protocol?: string): number {
+    let count = 0
+
+    for (const flow of this.#flows.values()) {
+      if (flow.direction === direction && (protocol == null || flow.protocol === protocol)) {
+        count++
+      }
+    }
+
+    return count
+  }
+
+  /**
+   * Deliver to this flow until it closes
+   */
+  add (id: number, flow: ControlledFlow): void {
+    if (flow.status !== 'open') {
+      this.#onFlowClosed(id)
+      return
+    }
+
+    this.#flows.set(id, flow)
+    flow.addEventListener('close', () => { this.#onFlowClosed(id) }, { once: true })
+  }
+
+  /**
+   * Deliver what overtook the flow's control stream
+   */
+  deliverEarly (id: number): void {
+    for (const data of this.#early.take(id)) {
+      // the first may make the application close the flow
+      this.#deliver(id, data)
+    }
+  }
+
+  /**
+   * There will be no flow for this control stream
+   */
+  refuse (id: number): void {
+    this.#onFlowClosed(id)
+  }
+
+  onDatagram (payload: Uint8Array): void {
+    const length = prefixLength(payload)
+
+    if (length === 0) {
+      this.#violation(`A datagram of ${payload.byteLength} bytes is too short for the id of its control stream`)
+      return
+    }
+
+    const id = decode(payload, length)
+
+    // Of the ids that no stream limit would ever allow, only this is known without knowing the scheme: a session's
+    // limits move with every stream that ends, and are the scheme's own.
+    if (id === Infinity) {
+      this.#violation('A datagram names a control stream beyond any that a session can have')
+      return
+    }
+
+    this.#deliver(id, payload.subarray(length))
+  }
+
+  onDatagramDrain (): void {
+    for (const flow of this.#flows.values()) {
+      flow.drain()
+    }
+  }
+
+  onClose (): void {
+    this.#early.clear()
+    this.#onClose()
+  }
+
+  /**
+   * Close all flows, without waiting for the remote to know
+   */
+  close (): void {
+    for (const flow of [...this.#flows.values()]) {
+      flow.close().catch((err) => { flow.abort(err) })
+    }
+
+    this.#early.clear()
+  }
+
+  #deliver (id: number, data: Uint8Array): void {
+    const flow = this.#flows.get(id)
+
+    if (flow != null) {
+      flow.receive(data)
+    } else if (this.#closed.has(id)) {
+      this.dropped.closed++
+    } else {
+      this.#early.hold(id, data)
+    }
+  }
+
+  #onFlowClosed (id: number): void {
+    this.#flows.delete(id)
+    this.#closed.add(id)
+    this.dropped.closed += this.#early.take(id).length
+
+    if (this.#closed.size > MAX_CLOSED) {
+      const [oldest] = this.#closed
+      this.#closed.delete(oldest)
+    }
+  }
+
+  #violation (message: string): void {
+    this.dropped.invalid++
+    this.session.abort(new ProtocolError(message), PROTOCOL_VIOLATION)
+  }
+}

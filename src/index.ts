@@ -1,0 +1,133 @@
+/**
+ * @packageDocumentation
+ *
+ * A [libp2p transport](https://libp2p.io/docs/transports-overview/) for secured streams and datagrams over plain UDP.
+ * Two peers agree on the scheme that secures their traffic by PSEC, the security negotiation for packet-oriented
+ * libp2p.
+ *
+ * One UDP port per listen address does everything: it listens, it dials, it carries every scheme.
+ *
+ * @example
+ *
+ * ```ts
+ * import { createLibp2p } from 'libp2p'
+ * import { datagrams, psec } from 'libp2p-psec'
+ *
+ * const config = {
+ *   addresses: { listen: ['/ip4/127.0.0.1/udp/0/psec'] },
+ *   transports: [psec()],
+ *   services: { datagrams: datagrams() }
+ * }
+ * const alice = await createLibp2p({ ...config })
+ * const bob = await createLibp2p({ ...config })
+ *
+ * await bob.services.datagrams.handle('/echo/1.0.0', (flow) => {
+ *   flow.addEventListener('message', (evt) => {
+ *     flow.send(evt.data)
+ *   })
+ * })
+ *
+ * const flow = await alice.services.datagrams.open(bob.getMultiaddrs(), '/echo/1.0.0')
+ * const echoed = new Promise((resolve) => {
+ *   flow.addEventListener('message', resolve, { once: true })
+ * })
+ *
+ * flow.send(Uint8Array.from([1, 2, 3])) // may get lost on the way, as datagrams do
+ * await echoed
+ *
+ * console.info('%d datagrams came back from %s', flow.received, flow.remotePeer)
+ *
+ * await alice.stop()
+ * await bob.stop()
+ * ```
+ */
+import { quicDatagram } from './schemes/quic-datagram/index.ts'
+import { udpEndpoints } from './sockets/udp.ts'
+import { PsecTransport } from './transport/psec.ts'
+import type { SecurityScheme } from './schemes/index.ts'
+import type { PacketAddress, PacketEndpointFactory } from './sockets/index.ts'
+import type { PsecProgressEvents, PsecUpgraderInit } from './upgrader/index.ts'
+import type { ComponentLogger, ConnectionProtector, DialTransportOptions, Libp2pEvents, Metrics, OutboundConnectionUpgradeEvents, PeerId, PrivateKey, Transport } from '@libp2p/interface'
+import type { TypedEventTarget } from 'main-event'
+import type { ProgressEvent } from 'progress-events'
+
+export interface PsecInit extends Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {
+  /**
+   * The security schemes to offer and accept, most wanted first
+   *
+   * @default [quicDatagram()]
+   */
+  schemes?: SecurityScheme[]
+
+  /**
+   * How many inbound connections of a listener may be on their way at a time, from the first datagram to libp2p's
+   * connection. Beyond that the newest are turned away; they are free to try again.
+   *
+   * @default 256
+   */
+  maxPendingInbound?: number
+
+  /**
+   * How local ports are opened: for tests, or to run over a packet network that is not UDP
+   *
+   * @default UDP by the native engine
+   */
+  endpoints?: PacketEndpointFactory
+}
+
+/**
+ * What a dial tells `onProgress`
+ */
+export type PsecDialEvents =
+  OutboundConnectionUpgradeEvents |
+  PsecProgressEvents |
+  /** The host name in the address is being looked up */
+  ProgressEvent<'psec:resolve', { host: string }> |
+  /** There is a socket; the dial leaves from this local port */
+  ProgressEvent<'psec:open-socket', { localAddress: PacketAddress, remoteAddress: PacketAddress }> |
+  /** A negotiation with the address is under way, whoever began it: the dial waits for its outcome */
+  ProgressEvent<'psec:join', { localAddress: PacketAddress, remoteAddress: PacketAddress }>
+
+export interface PsecDialOptions extends DialTransportOptions<PsecDialEvents> {
+}
+
+/**
+ * What the transport needs of its node
+ */
+export interface PsecComponents {
+  peerId: PeerId
+  privateKey: PrivateKey
+  logger: ComponentLogger
+  events: TypedEventTarget<Libp2pEvents>
+  metrics?: Metrics
+  connectionProtector?: ConnectionProtector
+}
+
+/**
+ * Create the transport, for the `transports` of a node's configuration
+ */
+export function psec (init: PsecInit = {}): (components: PsecComponents) => Transport<PsecDialEvents> {
+  return (components) => new PsecTransport(components, {
+    ...init,
+    schemes: init.schemes ?? [quicDatagram()],
+    endpoints: init.endpoints ?? udpEndpoints
+  })
+}
+
+export { datagrams } from './datagrams/index.ts'
+export * from './errors.ts'
+export { quicDatagram } from './schemes/quic-datagram/index.ts'
+export { negotiation } from './sessions.ts'
+export { MemoryNetwork } from './sockets/memory.ts'
+export { PSEC } from './transport/filters.ts'
+export { CODE_PSEC } from './transport/multiaddr.ts'
+export { PsecUpgrader } from './upgrader/index.ts'
+export { decodeFrame, encodeFrame } from './wire/index.ts'
+export type { DatagramEvent, DatagramFlow, DatagramFlowEvents, DatagramFlowHandler, Datagrams, DatagramsComponents, DatagramsInit, DroppedDatagrams, HandleOptions } from './datagrams/index.ts'
+export type { Role } from './negotiation/index.ts'
+export type { QuicDatagramInit } from './schemes/quic-datagram/index.ts'
+export type { InitiateOptions, Initiation, ProceedOptions, RespondOptions, SchemeContext, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler, SecurityScheme } from './schemes/index.ts'
+export type { OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './sockets/index.ts'
+export type { MemoryNetworkCounters, MemoryNetworkInit } from './sockets/memory.ts'
+export type { InboundUpgradeOptions, Negotiation, PsecProgressEvents, PsecUpgraderComponents, PsecUpgraderInit, SecuredSocket, UpgradeOptions } from './upgrader/index.ts'
+export type { Accept, Frame, Propose, Reject } from './wire/index.ts'

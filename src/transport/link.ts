@@ -1,0 +1,308 @@
+import { UnexpectedPeerError } from '@libp2p/interface'
+import { raceSignal } from 'race-signal'
+import { SessionFailedError } from '../errors.ts'
+import { getDatagramService, recordSession, SessionRecord } from '../sessions.ts'
+import { formatPacketAddress } from '../sockets/index.ts'
+import { PsecConnection } from './connection.ts'
+import { packetAddressToMultiaddr, toBareMultiaddr } from './multiaddr.ts'
+import { PsecMuxerFactory } from './muxer.ts'
+import type { PsecMetrics } from './metrics.ts'
+import type { PsecDialOptions } from '../index.ts'
+import type { PacketSocket } from '../sockets/index.ts'
+import type { PsecUpgrader, SecuredSocket } from '../upgrader/index.ts'
+import type { AbortOptions, ComponentLogger, Connection, CounterGroup, Libp2pEvents, PeerId, Upgrader, UpgraderWithoutEncryptionOptions } from '@libp2p/interface'
+import type { Multiaddr } from '@multiformats/multiaddr'
+import type { TypedEventTarget } from 'main-event'
+
+/**
+ * What the links of one transport share
+ */
+export interface LinkContext {
+  psecUpgrader: PsecUpgrader
+  events: TypedEventTarget<Libp2pEvents>
+  logger: ComponentLogger
+  metrics: PsecMetrics
+}
+
+export interface LinkDialOptions extends PsecDialOptions {
+  remotePeer?: PeerId
+}
+
+export interface LinkAcceptOptions {
+  firstDatagram: Uint8Array
+  upgrader: Upgrader
+
+  /**
+   * Ends the negotiation and the handshake
+   */
+  handshakeSignal: AbortSignal
+
+  /**
+   * Ends libp2p's upgrade, which has a time limit of its own
+   */
+  signal: AbortSignal
+}
+
+interface AdapterInit {
+  remoteAddr: Multiaddr
+  direction: 'inbound' | 'outbound'
+  metrics?: CounterGroup
+  metricPrefix?: string
+}
+
+/**
+ * A packet socket on its way to a libp2p connection, and everybody who waits for that: the dials, and the listener if
+ * the remote began. All get the same connection. It is over, and the socket closed, when the session ends, when a step
+ * fails, or when the last who waited has left.
+ */
+export class Link {
+  readonly socket: PacketSocket
+  readonly #context: LinkContext
+  readonly #controller = new AbortController()
+  readonly #firstSecured = Promise.withResolvers<SecuredSocket>()
+  /** Dials that have not got as far as libp2p's upgrade */
+  readonly #securing = new Set<Promise<void>>()
+  #participants = 0
+  #secured?: SecuredSocket
+  #connection?: Promise<Connection>
+  #maConn?: PsecConnection
+  #connected = false
+
+  constructor (socket: PacketSocket, context: LinkContext) {
+    this.socket = socket
+    this.#context = context
+  }
+
+  /**
+   * Whether there is a connection, so that there is nothing left to join
+   */
+  get connected (): boolean {
+    return this.#connected
+  }
+
+  /**
+   * Propose to the remote, or join what is under way. Rejects with what the PSEC upgrader or libp2p's upgrader reject
+   * with, or the signal's reason.
+   */
+  async dial (ma: Multiaddr, options: LinkDialOptions): Promise<Connection> {
+    return this.#participate(async () => {
+      const securing = this.#dial(ma, options)
+      const settled = securing.then(() => {}, () => {}).finally(() => { this.#securing.delete(settled) })
+      this.#securing.add(settled)
+
+      const { connection } = await securing
+
+      return raceSignal(connection, options.signal)
+    })
+  }
+
+  /**
+   * Answer the remote's proposal
+   */
+  async accept (options: LinkAcceptOptions): Promise<Connection> {
+    return this.#participate(async () => {
+      const secured = await this.#context.psecUpgrader.upgradeInbound(this.socket, {
+        firstDatagram: options.firstDatagram,
+        signal: options.handshakeSignal
+      })
+      this.#onSecured(secured)
+
+      // whoever dialled meanwhile wants the connection, and is not subject to the limits that libp2p sets to strangers
+      await Promise.all(this.#securing)
+      this.#connection ??= this.#upgradeInbound(secured, options.upgrader)
+
+      return raceSignal(this.#connection, options.signal)
+    })
+  }
+
+  /**
+   * Close the connection, or abort what is on its way to one; resolves when the socket is closed
+   */
+  async close (options: Required<AbortOptions>): Promise<void> {
+    const err = new SessionFailedError('The local port was closed')
+
+    if (!this.#connected || this.#maConn == null) {
+      this.#end(err)
+      return
+    }
+
+    const closed = this.#socketClosed()
+
+    try {
+      await raceSignal(Promise.all([this.#maConn.close(options), closed]), options.signal)
+    } catch (cause: any) {
+      this.#end(err)
+    }
+  }
+
+  /**
+   * Share in the link; the last to leave without a connection ends it
+   */
+  async #participate (fn: () => Promise<Connection>): Promise<Connection> {
+    this.#participants++
+
+    try {
+      return await fn()
+    } catch (err: any) {
+      if (this.#participants === 1 && !this.#connected) {
+        this.#end(err)
+      }
+
+      throw err
+    } finally {
+      this.#participants--
+    }
+  }
+
+  #end (err: Error): void {
+    this.#controller.abort(err)
+    this.#maConn?.abort(err)
+    this.#secured?.session.abort(err)
+    this.socket.close()
+  }
+
+  // the connection is wrapped: a promise in the result would be waited for
+  async #dial (ma: Multiaddr, options: LinkDialOptions): Promise<{ connection: Promise<Connection> }> {
+    const secured = await this.#secure(options)
+    options.signal.throwIfAborted()
+    this.#connection ??= this.#upgradeOutbound(secured, ma, options)
+
+    return { connection: this.#connection }
+  }
+
+  async #secure (options: LinkDialOptions): Promise<SecuredSocket> {
+    if (this.#secured == null) {
+      try {
+        const secured = await this.#context.psecUpgrader.upgradeOutbound(this.socket, {
+          signal: options.signal,
+          onProgress: options.onProgress,
+          remotePeer: options.remotePeer
+        })
+        this.#onSecured(secured)
+
+        return secured
+      } catch (err: any) {
+        // secured in this very moment: those who waited for it are about to be told
+        if (err.name !== 'InvalidParametersError' || this.#participants === 1 || this.socket.status === 'closed') {
+          throw err
+        }
+      }
+    }
+
+    const secured = await raceSignal(this.#firstSecured.promise, options.signal)
+    const { remotePeer } = secured.session
+
+    if (options.remotePeer?.equals(remotePeer) === false) {
+      throw new UnexpectedPeerError(
+        `Expected ${options.remotePeer} at ${formatPacketAddress(this.socket.remoteAddress)}, but ${remotePeer} is there: check the peer id in the address`)
+    }
+
+    return secured
+  }
+
+  #onSecured (secured: SecuredSocket): void {
+    this.#secured = secured
+    this.#firstSecured.resolve(secured)
+  }
+
+  async #upgradeOutbound (secured: SecuredSocket, ma: Multiaddr, options: LinkDialOptions): Promise<Connection> {
+    const { maConn, upgradeOptions } = this.#adapt(secured, {
+      remoteAddr: toBareMultiaddr(ma),
+      direction: 'outbound',
+      metrics: this.#context.metrics.dialerEvents
+    })
+
+    try {
+      const connection = await options.upgrader.upgradeOutbound(maConn, {
+        ...upgradeOptions,
+        onProgress: options.onProgress,
+        // only one side may speak first in multistream-select, and in a simultaneous negotiation both have dialled
+        initiator: secured.negotiation.role === 'initiator'
+      })
+
+      return this.#onConnection(connection, maConn)
+    } catch (err: any) {
+      maConn.abort(err)
+      throw err
+    }
+  }
+
+  async #upgradeInbound (secured: SecuredSocket, upgrader: Upgrader): Promise<Connection> {
+    const { maConn, upgradeOptions } = this.#adapt(secured, {
+      remoteAddr: packetAddressToMultiaddr(this.socket.remoteAddress),
+      direction: 'inbound',
+      metrics: this.#context.metrics.listenerEvents,
+      metricPrefix: `${formatPacketAddress(this.socket.localAddress)} `
+    })
+    // libp2p does not return inbound connections, but announces them before its upgrade ends
+    let connection: Connection | undefined
+    const onOpen = (evt: CustomEvent<Connection>): void => {
+      if (evt.detail.timeline === maConn.timeline) {
+        connection = evt.detail
+      }
+    }
+
+    this.#context.events.addEventListener('connection:open', onOpen)
+
+    try {
+      await upgrader.upgradeInbound(maConn, upgradeOptions)
+
+      return this.#onConnection(connection, maConn)
+    } catch (err: any) {
+      maConn.abort(err)
+      throw err
+    } finally {
+      this.#context.events.removeEventListener('connection:open', onOpen)
+    }
+  }
+
+  #onConnection (connection: Connection | undefined, maConn: PsecConnection): Connection {
+    if (connection == null || maConn.status !== 'open') {
+      throw new SessionFailedError(`The session with ${formatPacketAddress(this.socket.remoteAddress)} ended before the connection was ready, dial again`)
+    }
+
+    this.#connected = true
+
+    return connection
+  }
+
+  /**
+   * The session in the form that libp2p's upgrader takes
+   */
+  #adapt ({ session, negotiation }: SecuredSocket, init: AdapterInit): { maConn: PsecConnection, upgradeOptions: UpgraderWithoutEncryptionOptions } {
+    const { events, logger, metrics } = this.#context
+    const maConn = new PsecConnection({ ...init, session, log: logger.forComponent('libp2p:psec:connection') })
+    const record = new SessionRecord(session, negotiation)
+
+    this.#maConn = maConn
+    recordSession(maConn.timeline, record)
+
+    return {
+      maConn,
+      upgradeOptions: {
+        skipEncryption: true,
+        skipProtection: true,
+        remotePeer: session.remotePeer,
+        signal: this.#controller.signal,
+        muxerFactory: new PsecMuxerFactory({
+          session,
+          record,
+          metrics,
+          onStart: () => { getDatagramService(events)?.attach(record) },
+          onClose: (err) => { maConn.onTransportClosed(err) }
+        })
+      }
+    }
+  }
+
+  async #socketClosed (): Promise<void> {
+    if (this.socket.status === 'closed') {
+      return
+    }
+
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.socket.addEventListener('close', () => { resolve() }, { once: true })
+
+    return promise
+  }
+}

@@ -1,0 +1,200 @@
+import { AlreadyStartedError } from '@libp2p/interface'
+import { getThinWaistAddresses } from '@libp2p/utils'
+import { setMaxListeners, TypedEventEmitter } from 'main-event'
+import { formatPacketAddress } from '../sockets/index.ts'
+import { toDialTarget, withPort } from './multiaddr.ts'
+import type { Link } from './link.ts'
+import type { Links } from './links.ts'
+import type { PsecMetrics } from './metrics.ts'
+import type { LocalPorts } from './ports.ts'
+import type { PacketAddress, PacketEndpoint, PacketSocket } from '../sockets/index.ts'
+import type { PsecUpgrader } from '../upgrader/index.ts'
+import type { AbortOptions, Listener, ListenerEvents, Logger, Upgrader } from '@libp2p/interface'
+import type { Multiaddr } from '@multiformats/multiaddr'
+
+/**
+ * How long closing connections may take before they are aborted, in milliseconds: the time libp2p's connection manager
+ * gives them when a node stops
+ */
+const CLOSE_TIMEOUT = 500
+
+export interface PsecListenerInit {
+  upgrader: Upgrader
+  psecUpgrader: PsecUpgrader
+  ports: LocalPorts
+  links: Links
+  metrics: PsecMetrics
+  maxPendingInbound: number
+  log: Logger
+}
+
+/**
+ * A local port that takes proposals from strangers, and from which this node's own dials leave
+ */
+export class PsecListener extends TypedEventEmitter<ListenerEvents> implements Listener {
+  readonly #init: PsecListenerInit
+  readonly #log: Logger
+  readonly #shutdown = new AbortController()
+  readonly #pending = new Set<Link>()
+  readonly #inbound = new Set<Link>()
+  #state: 'idle' | 'opening' | 'listening' | 'closed' = 'idle'
+  #endpoint?: PacketEndpoint
+  #listenAddr?: Multiaddr
+  #addr = 'unknown'
+
+  constructor (init: PsecListenerInit) {
+    super()
+
+    this.#init = init
+    this.#log = init.log
+    setMaxListeners(Infinity, this.#shutdown.signal)
+  }
+
+  /**
+   * The local address as metrics name it
+   */
+  get addr (): string {
+    return this.#addr
+  }
+
+  get inboundConnections (): number {
+    return this.#inbound.size
+  }
+
+  /**
+   * Open the port
+   *
+   * @throws {AddressInUseError} if somebody else has it
+   * @throws {AddressUnavailableError} if it is not this machine's, or not for everybody
+   * @throws {EngineUnavailableError} if there is no native engine to open it
+   */
+  async listen (ma: Multiaddr): Promise<void> {
+    if (this.#state !== 'idle') {
+      throw new AlreadyStartedError('This listener listens already, or did, create another one')
+    }
+
+    const { host, port } = toDialTarget(ma)
+    this.#state = 'opening'
+    this.#addr = formatPacketAddress({ host, port })
+
+    try {
+      const endpoint = await this.#init.ports.listen({ host, port }, { signal: this.#shutdown.signal })
+      this.#onOpen(endpoint, ma)
+    } catch (err) {
+      if (this.#state === 'opening') {
+        this.#state = 'idle'
+      }
+
+      this.#init.metrics.listenerErrors?.increment({ [`${this.#addr} listen_error`]: true })
+      throw err
+    }
+  }
+
+  /**
+   * The addresses to announce, in their bare form: `/ip4/…/udp/…`. It dials the same, and a node without this package
+   * can read it, see `toBareMultiaddr`.
+   */
+  getAddrs (): Multiaddr[] {
+    if (this.#state !== 'listening' || this.#endpoint == null) {
+      return []
+    }
+
+    return getThinWaistAddresses(this.#listenAddr, this.#endpoint.localAddress.port)
+  }
+
+  updateAnnounceAddrs (): void {
+    // there is nothing to add to an address
+  }
+
+  /**
+   * Take no more proposals, end the upgrades under way, close the connections of the port, also those that were dialled
+   * from it, and free it
+   */
+  async close (options: AbortOptions = {}): Promise<void> {
+    if (this.#state === 'closed') {
+      return
+    }
+
+    this.#state = 'closed'
+    this.#shutdown.abort()
+
+    const endpoint = this.#endpoint
+
+    if (endpoint == null) {
+      return
+    }
+
+    endpoint.accept(undefined)
+    this.#init.ports.withdraw(endpoint)
+    await this.#init.links.close(link => endpoint.get(link.socket.remoteAddress) === link.socket, {
+      signal: options.signal ?? AbortSignal.timeout(CLOSE_TIMEOUT)
+    })
+    await endpoint.close(options)
+    this.#init.metrics.listenerStatus?.update({ [this.#addr]: 0 })
+    this.#log('closed %s', this.#addr)
+    this.safeDispatchEvent('close')
+  }
+
+  #onOpen (endpoint: PacketEndpoint, ma: Multiaddr): void {
+    this.#state = 'listening'
+    this.#endpoint = endpoint
+    this.#listenAddr = withPort(ma, endpoint.localAddress.port)
+    this.#addr = formatPacketAddress(endpoint.localAddress)
+
+    endpoint.accept({
+      filter: (datagram, remote) => this.#deservesSocket(datagram, remote),
+      onSocket: (socket, firstDatagram) => {
+        this.#onSocket(socket, firstDatagram).catch(err => {
+          this.#init.metrics.listenerErrors?.increment({ [`${this.#addr} inbound_upgrade`]: true })
+          this.#log.error('inbound connection from %s failed - %e', formatPacketAddress(socket.remoteAddress), err)
+        })
+      }
+    })
+
+    this.#init.metrics.listenerStatus?.update({ [this.#addr]: 1 })
+    this.#log('listening on %s', this.#addr)
+    this.safeDispatchEvent('listening')
+  }
+
+  #deservesSocket (datagram: Uint8Array, remote: PacketAddress): boolean {
+    if (!this.#init.psecUpgrader.isProposal(datagram)) {
+      return false
+    }
+
+    // those who came first are the likelier to get done; a flood must not push them out
+    if (this.#pending.size >= this.#init.maxPendingInbound) {
+      this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} turned_away`]: true })
+      this.#log.trace('turned %s away, %d upgrades are pending', formatPacketAddress(remote), this.#pending.size)
+      return false
+    }
+
+    return true
+  }
+
+  async #onSocket (socket: PacketSocket, firstDatagram: Uint8Array): Promise<void> {
+    this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} connection`]: true })
+
+    const { upgrader, links } = this.#init
+    const link = links.get(socket)
+    const handshakeSignal = upgrader.createInboundAbortSignal(this.#shutdown.signal)
+    this.#pending.add(link)
+
+    try {
+      const connection = await link.accept({ upgrader, firstDatagram, handshakeSignal, signal: this.#shutdown.signal })
+      this.#track(link)
+      this.#log('inbound connection %a', connection.remoteAddr)
+    } finally {
+      handshakeSignal.clear()
+      this.#pending.delete(link)
+    }
+  }
+
+  #track (link: Link): void {
+    if (link.socket.status === 'closed') {
+      return
+    }
+
+    this.#inbound.add(link)
+    link.socket.addEventListener('close', () => { this.#inbound.delete(link) }, { once: true })
+  }
+}

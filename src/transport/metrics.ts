@@ -1,0 +1,63 @@
+import type { CounterGroup, MetricGroup, Metrics } from '@libp2p/interface'
+
+/**
+ * What the transport counts, if the node counts anything
+ */
+export interface PsecMetrics {
+  /** `dial`, `connect`, `error`, `abort`, and how connections that were dialled ended */
+  dialerEvents?: CounterGroup
+  /** By the name of the error */
+  dialerErrors?: CounterGroup
+  /** Prefixed with the local address: `connection`, `turned_away` (proposals beyond `maxPendingInbound`), and ends */
+  listenerEvents?: CounterGroup
+  /** Prefixed with the local address: `listen_error`, `inbound_upgrade` */
+  listenerErrors?: CounterGroup
+  /** 1 while a local address is listened on */
+  listenerStatus?: MetricGroup
+  streams?: CounterGroup
+  /** `no_receiver`: datagrams that came while no datagrams service ran */
+  droppedDatagrams?: CounterGroup
+}
+
+/**
+ * @param metrics
+ * @param inboundConnections - how many there are now, by local address
+ */
+export function registerMetrics (metrics: Metrics | undefined, inboundConnections: () => Record<string, number>): PsecMetrics {
+  metrics?.registerMetricGroup('libp2p_psec_inbound_connections_total', {
+    label: 'address',
+    help: 'Current active connections in PSEC listener',
+    calculate: inboundConnections
+  })
+
+  return {
+    dialerEvents: metrics?.registerCounterGroup('libp2p_psec_dialer_events_total', {
+      label: 'event',
+      help: 'Total count of PSEC dialer events by type'
+    }),
+    dialerErrors: metrics?.registerCounterGroup('libp2p_psec_dialer_errors_total', {
+      label: 'event',
+      help: 'Total count of PSEC dialer errors by name'
+    }),
+    listenerEvents: metrics?.registerCounterGroup('libp2p_psec_listener_events_total', {
+      label: 'address',
+      help: 'Total count of PSEC listener events by address and type'
+    }),
+    listenerErrors: metrics?.registerCounterGroup('libp2p_psec_listener_errors_total', {
+      label: 'address',
+      help: 'Total count of PSEC listener errors by address and type'
+    }),
+    listenerStatus: metrics?.registerMetricGroup('libp2p_psec_listener_status_info', {
+      label: 'address',
+      help: 'Current status of the PSEC listener: 1 while it listens'
+    }),
+    streams: metrics?.registerCounterGroup('libp2p_psec_muxer_streams_total', {
+      label: 'event',
+      help: 'Total count of PSEC stream events by direction and type'
+    }),
+    droppedDatagrams: metrics?.registerCounterGroup('libp2p_psec_unclaimed_datagrams_total', {
+      label: 'reason',
+      help: 'Total count of datagrams of sessions that nobody took'
+    })
+  }
+}

@@ -1,0 +1,180 @@
+import { serviceCapabilities, setMaxListeners, transportSymbol } from '@libp2p/interface'
+import { anySignal } from 'any-signal'
+import { CustomProgressEvent } from 'progress-events'
+import { PrivateNetworkError } from '../errors.ts'
+import { formatPacketAddress } from '../sockets/index.ts'
+import { PsecUpgrader } from '../upgrader/index.ts'
+import { dialFilter, listenFilter } from './filters.ts'
+import { Links } from './links.ts'
+import { PsecListener } from './listener.ts'
+import { registerMetrics } from './metrics.ts'
+import { toDialTarget } from './multiaddr.ts'
+import { LocalPorts } from './ports.ts'
+import { resolveTarget } from './resolve.ts'
+import type { PsecMetrics } from './metrics.ts'
+import type { PsecComponents, PsecDialEvents, PsecDialOptions, PsecInit } from '../index.ts'
+import type { SecurityScheme } from '../schemes/index.ts'
+import type { PacketAddress, PacketEndpointFactory, PacketSocket } from '../sockets/index.ts'
+import type { Connection, CreateListenerOptions, Listener, Logger, Startable, Transport } from '@libp2p/interface'
+import type { Multiaddr } from '@multiformats/multiaddr'
+
+const DEFAULT_MAX_PENDING_INBOUND = 256
+
+/** How long connections may take to close when the transport stops, in milliseconds, before they are aborted */
+const CLOSE_TIMEOUT = 500
+
+/**
+ * What `psec()` fills in before the transport is made
+ */
+export interface PsecTransportInit extends PsecInit {
+  schemes: SecurityScheme[]
+  endpoints: PacketEndpointFactory
+}
+
+/**
+ * The js-libp2p transport. It maps addresses to sockets and sessions to connections; what is on the wire is the PSEC
+ * upgrader's and the schemes' business.
+ */
+export class PsecTransport implements Transport<PsecDialEvents>, Startable {
+  readonly [transportSymbol] = true
+  readonly [Symbol.toStringTag] = 'libp2p-psec'
+  readonly [serviceCapabilities]: string[] = ['@libp2p/transport']
+
+  readonly listenFilter = listenFilter
+  readonly dialFilter = dialFilter
+
+  readonly #init: PsecTransportInit
+  readonly #components: PsecComponents
+  readonly #log: Logger
+  readonly #metrics: PsecMetrics
+  readonly #upgrader: PsecUpgrader
+  readonly #ports: LocalPorts
+  readonly #links: Links
+  readonly #listeners = new Set<PsecListener>()
+  #shutdown = newShutdown()
+
+  /**
+   * @throws {PrivateNetworkError} if the node has a connection protector
+   * @throws {InvalidParametersError} if the schemes can't be offered
+   */
+  constructor (components: PsecComponents, init: PsecTransportInit) {
+    if (components.connectionProtector != null) {
+      throw new PrivateNetworkError('PSEC connections would bypass the private network\'s connectionProtector: remove psec() from the transports, or the protector')
+    }
+
+    this.#init = init
+    this.#components = components
+    this.#log = components.logger.forComponent('libp2p:psec')
+    this.#metrics = registerMetrics(components.metrics, () => this.#countInbound())
+    this.#upgrader = new PsecUpgrader(components, init)
+    this.#ports = new LocalPorts(init.endpoints)
+    this.#links = new Links({
+      psecUpgrader: this.#upgrader,
+      events: components.events,
+      logger: components.logger,
+      metrics: this.#metrics
+    })
+  }
+
+  start (): void {
+    this.#shutdown = newShutdown()
+  }
+
+  /**
+   * End the dials under way, close the connections that were dialled from ephemeral ports, and free these
+   */
+  async stop (): Promise<void> {
+    this.#shutdown.abort()
+    await this.#links.close(() => true, { signal: AbortSignal.timeout(CLOSE_TIMEOUT) })
+    await this.#ports.close()
+  }
+
+  /**
+   * Propose to whoever is at that address, and connect by the scheme that both speak. Dials from a port that this node
+   * listens on where that can reach the address. An address with which a negotiation is under way, whoever began it, is
+   * joined: all dials resolve to one connection. One that already has a connection with that port gets another from a
+   * new port.
+   *
+   * Errors: `AddressNotResolvedError`, `NoAnswerError`, `NoCommonSchemeError`, `HandshakeFailedError`,
+   * `SelfNegotiationError`, `UnexpectedPeerError`, `EngineUnavailableError`, what libp2p's upgrader throws, and the
+   * signal's reason.
+   */
+  async dial (ma: Multiaddr, options: PsecDialOptions): Promise<Connection> {
+    const signal = anySignal([options.signal, this.#shutdown.signal])
+    setMaxListeners(Infinity, signal)
+    this.#metrics.dialerEvents?.increment({ dial: true })
+
+    try {
+      const connection = await this.#dial(ma, { ...options, signal })
+      this.#metrics.dialerEvents?.increment({ connect: true })
+
+      return connection
+    } catch (err: any) {
+      this.#metrics.dialerEvents?.increment({ [signal.aborted ? 'abort' : 'error']: true })
+      this.#metrics.dialerErrors?.increment({ [err?.name ?? 'Error']: true })
+      this.#log.error('dial to %a failed - %e', ma, err)
+      throw err
+    } finally {
+      signal.clear()
+    }
+  }
+
+  createListener (options: CreateListenerOptions): Listener {
+    const listener = new PsecListener({
+      upgrader: options.upgrader,
+      psecUpgrader: this.#upgrader,
+      ports: this.#ports,
+      links: this.#links,
+      metrics: this.#metrics,
+      maxPendingInbound: this.#init.maxPendingInbound ?? DEFAULT_MAX_PENDING_INBOUND,
+      log: this.#components.logger.forComponent('libp2p:psec:listener')
+    })
+
+    listener.addEventListener('listening', () => { this.#listeners.add(listener) })
+    listener.addEventListener('close', () => { this.#listeners.delete(listener) })
+
+    return listener
+  }
+
+  async #dial (ma: Multiaddr, options: PsecDialOptions): Promise<Connection> {
+    options.signal.throwIfAborted()
+    const target = toDialTarget(ma)
+
+    if (target.resolve != null) {
+      options.onProgress?.(new CustomProgressEvent('psec:resolve', { host: target.host }))
+    }
+
+    const remote = await resolveTarget(target, options)
+    const link = this.#links.get(await this.#socket(remote, options))
+
+    return link.dial(ma, { ...options, remotePeer: target.remotePeer })
+  }
+
+  async #socket (remote: PacketAddress, options: PsecDialOptions): Promise<PacketSocket> {
+    let joined = false
+    const socket = await this.#ports.socket(remote, {
+      signal: options.signal,
+      isJoinable: (socket) => {
+        joined = this.#links.isJoinable(socket)
+        return joined
+      }
+    })
+    const { localAddress } = socket
+
+    this.#log('dialing %s from %s%s', formatPacketAddress(remote), formatPacketAddress(localAddress), joined ? ', which is under way already' : '')
+    options.onProgress?.(new CustomProgressEvent(joined ? 'psec:join' : 'psec:open-socket', { localAddress, remoteAddress: remote }))
+
+    return socket
+  }
+
+  #countInbound (): Record<string, number> {
+    return Object.fromEntries([...this.#listeners].map(listener => [listener.addr, listener.inboundConnections]))
+  }
+}
+
+function newShutdown (): AbortController {
+  const controller = new AbortController()
+  setMaxListeners(Infinity, controller.signal)
+
+  return controller
+}

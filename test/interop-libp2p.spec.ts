@@ -1,0 +1,98 @@
+import { gossipsub } from '@libp2p/gossipsub'
+import { identify } from '@libp2p/identify'
+import { ping } from '@libp2p/ping'
+import { expect } from 'aegir/chai'
+import { negotiation } from '../src/index.ts'
+import { eventually } from './fixtures/eventually.ts'
+import { createNode, stopNodes } from './fixtures/nodes.ts'
+import type { Libp2p } from '@libp2p/interface'
+
+/**
+ * The one UDP port that a node has
+ */
+function portOf (node: Libp2p): number {
+  const ports = new Set(node.getMultiaddrs().map(ma => Number(ma.getComponents()[1].value)))
+  expect(ports.size).to.equal(1)
+
+  return [...ports][0]
+}
+
+describe('js-libp2p over PSEC', () => {
+  afterEach(stopNodes)
+
+  it('identifies', async () => {
+    const bob = await createNode({ services: { identify: identify(), ping: ping() } })
+    const alice = await createNode({ services: { identify: identify({ runOnConnectionOpen: false }) } })
+    const result = await alice.services.identify.identify(await alice.dial(bob.getMultiaddrs()))
+
+    expect(result.peerId.equals(bob.peerId)).to.equal(true)
+    expect(result.protocols).to.include('/ipfs/ping/1.0.0')
+  })
+
+  it('pings, and leaves no stream behind', async () => {
+    const bob = await createNode({ services: { ping: ping() } })
+    const alice = await createNode({ services: { ping: ping() } })
+    const connection = await alice.dial(bob.getMultiaddrs())
+
+    for (let i = 0; i < 20; i++) {
+      expect(await alice.services.ping.ping(bob.peerId)).to.be.a('number')
+    }
+
+    await eventually(() => connection.streams.length === 0 && bob.getConnections()[0].streams.length === 0)
+  })
+
+  it('gossips through three nodes', async () => {
+    const services = { identify: identify(), pubsub: gossipsub({ allowPublishToZeroTopicPeers: true }) }
+    const [alice, bob, carol] = [await createNode({ services }), await createNode({ services }), await createNode({ services })]
+    const heard: string[] = []
+
+    for (const node of [alice, bob, carol]) {
+      node.services.pubsub.subscribe('news')
+    }
+
+    carol.services.pubsub.addEventListener('message', (evt) => {
+      heard.push(new TextDecoder().decode(evt.detail.data))
+    })
+
+    await alice.dial(bob.getMultiaddrs())
+    await carol.dial(bob.getMultiaddrs())
+    await eventually(() => bob.services.pubsub.getSubscribers('news').length === 2 &&
+      alice.services.pubsub.getSubscribers('news').length === 1 && (bob.services.pubsub as any).getMeshPeers('news').length === 2)
+
+    await alice.services.pubsub.publish('news', new TextEncoder().encode('it works'))
+    await eventually(() => heard.length > 0)
+
+    expect(heard).to.deep.equal(['it works'])
+  })
+
+  it('has three nodes listen, dial and be reached at one port each', async () => {
+    const nodes = [await createNode(), await createNode(), await createNode()]
+    const [alice, bob, carol] = nodes
+
+    await alice.dial(bob.getMultiaddrs())
+    await bob.dial(carol.getMultiaddrs())
+    await carol.dial(alice.getMultiaddrs())
+    await eventually(() => nodes.every(node => node.getConnections().length === 2))
+
+    for (const node of nodes) {
+      const others = nodes.filter(other => other !== node)
+      const reached = node.getConnections().map(({ remoteAddr }) => Number(remoteAddr.getComponents()[1].value))
+
+      // each knows the others by the port they listen on, whoever dialled
+      expect(reached).to.have.members(others.map(portOf))
+    }
+  })
+
+  it('tells both sides what was negotiated', async () => {
+    const bob = await createNode()
+    const alice = await createNode()
+    const dialled = negotiation(await alice.dial(bob.getMultiaddrs()))
+    await eventually(() => bob.getConnections().length === 1)
+    const accepted = negotiation(bob.getConnections()[0])
+
+    expect(dialled).to.include({ scheme: '/quic-datagram/1.0.0', role: 'initiator', simultaneous: false })
+    expect(dialled?.timings.secured).to.be.at.least(dialled?.timings.agreed ?? Infinity)
+    expect(accepted).to.include({ scheme: '/quic-datagram/1.0.0', role: 'responder', simultaneous: false })
+    expect(accepted?.remoteSchemes).to.deep.equal(dialled?.localSchemes)
+  })
+})
