@@ -2,6 +2,7 @@ import { gossipsub } from '@libp2p/gossipsub'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
 import { expect } from 'aegir/chai'
+import { pipe } from 'it-pipe'
 import { negotiation } from '../src/index.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, stopNodes } from './fixtures/nodes.ts'
@@ -39,6 +40,39 @@ describe('js-libp2p over PSEC', () => {
     }
 
     await eventually(() => connection.streams.length === 0 && bob.getConnections()[0].streams.length === 0)
+  })
+
+  it('pipes streams with it-pipe', async () => {
+    const bob = await createNode()
+    const alice = await createNode()
+    await bob.handle('/shout/1.0.0', async (stream) => {
+      await pipe(stream, async function * (source) {
+        for await (const chunk of source) {
+          yield new TextEncoder().encode(new TextDecoder().decode(chunk.subarray()).toUpperCase())
+        }
+      }, async (source) => {
+        for await (const chunk of source) {
+          stream.send(chunk)
+        }
+
+        await stream.close()
+      })
+    })
+
+    const stream = await alice.dialProtocol(bob.getMultiaddrs(), '/shout/1.0.0')
+    stream.send(new TextEncoder().encode('anybody there?'))
+    await stream.close()
+    const answer = await pipe(stream, async (source) => {
+      let text = ''
+
+      for await (const chunk of source) {
+        text += new TextDecoder().decode(chunk.subarray())
+      }
+
+      return text
+    })
+
+    expect(answer).to.equal('ANYBODY THERE?')
   })
 
   it('gossips through three nodes', async () => {

@@ -120,7 +120,7 @@ describe('transport', () => {
       expect(endpoints.endpoints.map(({ localAddress }) => localAddress.host)).to.deep.equal(['::1', '0.0.0.0'])
     })
 
-    it('shares one ephemeral port in a node that does not listen, and frees it with the last connection', async () => {
+    it('shares one ephemeral port in a node that does not listen, and frees it when the node stops', async () => {
       const endpoints = trackEndpoints()
       const [bob, carol] = [await createNode(), await createNode()]
       const alice = await createNode({ listen: [], psec: { endpoints } })
@@ -128,11 +128,12 @@ describe('transport', () => {
 
       expect(endpoints.endpoints).to.have.lengthOf(1)
 
-      await connections[0].close()
+      await Promise.all(connections.map(async connection => connection.close()))
+      await eventually(() => endpoints.openSockets() === 0)
       expect(endpoints.openPorts()).to.equal(1)
 
-      await connections[1].close()
-      await eventually(() => endpoints.openPorts() === 0)
+      await alice.stop()
+      expect(endpoints.openPorts()).to.equal(0)
     })
 
     it('tells of every step', async () => {
@@ -306,7 +307,7 @@ describe('transport', () => {
 
       await expect(alice.dial(multiaddr('/ip4/127.0.0.1/udp/9/psec'))).to.eventually.be.rejected()
         .with.property('name', 'NoAnswerError')
-      await eventually(() => endpoints.openPorts() === 0)
+      await eventually(() => endpoints.openSockets() === 0)
     })
 
     it('with NoCommonSchemeError if there is no scheme that both speak', async () => {
@@ -373,7 +374,7 @@ describe('transport', () => {
 
       await expect(alice.dial(bob.getMultiaddrs())).to.eventually.be.rejected()
         .with.property('name', 'ConnectionInterceptedError')
-      await eventually(() => endpoints.openPorts() === 0 && bob.getConnections().length === 0)
+      await eventually(() => endpoints.openSockets() === 0 && bob.getConnections().length === 0)
     })
 
     it('when the remote\'s connection gater denies, closing the connection', async () => {
@@ -400,7 +401,7 @@ describe('transport', () => {
       expect(endpoints.endpoints).to.be.empty()
     })
 
-    it('while a port is opened, which is closed as soon as it is open', async () => {
+    it('while a port is opened, which then waits for the next dial', async () => {
       const endpoints = trackEndpoints()
       const gate = Promise.withResolvers<void>()
       const opening = Promise.withResolvers<void>()
@@ -423,7 +424,8 @@ describe('transport', () => {
 
       await expect(dial).to.eventually.be.rejectedWith(reason)
       gate.resolve()
-      await eventually(() => endpoints.endpoints.length === 1 && endpoints.openPorts() === 0)
+      await eventually(() => endpoints.openPorts() === 1)
+      expect(endpoints.openSockets()).to.equal(0)
     })
 
     // each step by the event that tells of it
@@ -439,7 +441,7 @@ describe('transport', () => {
           signal: controller.signal,
           onProgress: (evt) => { evt.type === step && controller.abort(reason) }
         })).to.eventually.be.rejectedWith(reason)
-        await eventually(() => endpoints.openPorts() === 0)
+        await eventually(() => endpoints.openSockets() === 0)
       })
     }
 
@@ -466,7 +468,7 @@ describe('transport', () => {
 
       await expect(dial).to.eventually.be.rejectedWith(reason)
       gate.resolve(false)
-      await eventually(() => endpoints.openPorts() === 0 && bob.getConnections().length === 0)
+      await eventually(() => endpoints.openSockets() === 0 && bob.getConnections().length === 0)
       expect(alice.getConnections()).to.be.empty()
     })
 

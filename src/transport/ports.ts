@@ -11,22 +11,15 @@ export interface PortSocketOptions extends AbortOptions {
 }
 
 /**
- * An ephemeral port and how many need it
- */
-interface EphemeralPort {
-  opened: Promise<PacketEndpoint>
-  users: number
-}
-
-/**
  * The local ports of a transport, and the choice among them. A dial leaves from a port that listens wherever it can: a
  * NAT then maps it as it maps what comes in, which is what hole punching lives on. The owner closes the listening
- * ports; the ephemeral ones end with the last socket on them.
+ * ports. Of the ephemeral ones, the one that all dials of a family share stays open until `close`, because opening it takes a
+ * good part of a dial; one that was opened for a single session ends with that.
  */
 export class LocalPorts {
   readonly #factory: PacketEndpointFactory
   readonly #listening = new Set<PacketEndpoint>()
-  readonly #shared = new Map<'ip4' | 'ip6', EphemeralPort>()
+  readonly #shared = new Map<'ip4' | 'ip6', Promise<PacketEndpoint>>()
   readonly #ephemeral = new Set<PacketEndpoint>()
   readonly #closing = new Set<Promise<void>>()
 
@@ -79,6 +72,10 @@ export class LocalPorts {
    * Close the ephemeral ports; resolves when they are free
    */
   async close (): Promise<void> {
+    // one that is being opened is ephemeral only when it is open
+    await Promise.allSettled(this.#shared.values())
+    this.#shared.clear()
+
     for (const endpoint of [...this.#ephemeral]) {
       this.#closeEphemeral(endpoint)
     }
@@ -87,36 +84,41 @@ export class LocalPorts {
   }
 
   async #sharedSocket (remote: PacketAddress, options: PortSocketOptions): Promise<PacketSocket | undefined> {
-    const family = isIPv6(remote) ? 'ip6' : 'ip4'
-    const port = this.#shared.get(family) ?? { opened: this.#openEphemeral(remote), users: 0 }
-    this.#shared.set(family, port)
-    port.users++
+    const endpoint = await raceSignal(this.#sharedPort(remote), options.signal)
+    const existing = endpoint.get(remote)
 
-    const release = (): void => {
-      port.users--
-
-      if (port.users === 0) {
-        this.#shared.delete(family)
-        port.opened.then(endpoint => { this.#closeEphemeral(endpoint) }, () => {})
-      }
+    if (existing != null) {
+      return options.isJoinable(existing) ? existing : undefined
     }
 
+    return endpoint.connect(remote)
+  }
+
+  async #sharedPort (remote: PacketAddress): Promise<PacketEndpoint> {
+    const family = isIPv6(remote) ? 'ip6' : 'ip4'
+    const opened = this.#shared.get(family) ?? this.#openEphemeral(remote)
+    this.#shared.set(family, opened)
+
     try {
-      const endpoint = await raceSignal(port.opened, options.signal)
-      const existing = endpoint.get(remote)
+      const endpoint = await opened
 
-      if (existing != null) {
-        release()
-        return options.isJoinable(existing) ? existing : undefined
+      if (endpoint.status === 'open') {
+        return endpoint
       }
-
-      const socket = endpoint.connect(remote)
-      socket.addEventListener('close', release, { once: true })
-
-      return socket
     } catch (err) {
-      release()
+      this.#forgetShared(family, opened)
       throw err
+    }
+
+    // its engine failed
+    this.#forgetShared(family, opened)
+
+    return this.#sharedPort(remote)
+  }
+
+  #forgetShared (family: 'ip4' | 'ip6', opened: Promise<PacketEndpoint>): void {
+    if (this.#shared.get(family) === opened) {
+      this.#shared.delete(family)
     }
   }
 
