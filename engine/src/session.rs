@@ -25,6 +25,10 @@ pub const STREAM_CREDIT: usize = 512 * 1024;
 /// How often a changed round trip time is worth telling.
 const PATH_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long a growing datagram size waits: path MTU discovery finds it in several steps right after the handshake, and
+/// waking JavaScript for each of them would slow down what it does then.
+const PATH_SETTLING: Duration = Duration::from_millis(100);
+
 /// The application error code of a reset stream, and of an orderly close.
 const NO_CODE: VarInt = VarInt::from_u32(0);
 
@@ -408,10 +412,13 @@ impl Session {
             return;
         }
         let size = self.connection.datagrams().max_size().unwrap_or(0);
-        let due = self
-            .told_at
-            .is_none_or(|told_at| now.duration_since(told_at) >= PATH_INTERVAL);
-        if size != self.told_size || due {
+        let is_due = self.told_at.is_none_or(|told_at| {
+            let age = now.duration_since(told_at);
+            size < self.told_size
+                || (size > self.told_size && age >= PATH_SETTLING)
+                || age >= PATH_INTERVAL
+        });
+        if is_due {
             self.told_size = size;
             self.told_at = Some(now);
             let rtt = self.connection.rtt().as_micros() as u64;
