@@ -1,0 +1,54 @@
+/**
+ * Leaves room for a number and an extension within the 255 bytes that file systems give a name
+ */
+const MAX_NAME_BYTES = 200
+
+// what some file system or shell takes for something else, and the marks that make a name look like another
+// eslint-disable-next-line no-control-regex
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f<>:"|?*\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g
+
+/**
+ * A name for a received file, made of what a stranger calls it: no folders, no hidden file, nothing that a terminal or
+ * another operating system would trip over
+ */
+export function safeName (name: string): string {
+  const base = name.toWellFormed().split(/[/\\]/).at(-1) ?? ''
+  const clean = base.replace(UNSAFE, '_').replace(/^\.+/, '_').replace(/[. ]+$/, '').trim()
+
+  return shorten(clean) || 'unnamed'
+}
+
+/**
+ * `report.pdf` to `report-1.pdf`
+ */
+export function numberedName (name: string, number: number): string {
+  const { stem, extension } = splitExtension(name)
+
+  return number === 0 ? name : `${stem}-${number}${extension}`
+}
+
+function shorten (name: string): string {
+  const { stem, extension } = splitExtension(name)
+  const room = MAX_NAME_BYTES - Buffer.byteLength(extension)
+  let short = ''
+  let bytes = 0
+
+  for (const character of stem) {
+    bytes += Buffer.byteLength(character)
+
+    if (bytes > room) {
+      break
+    }
+
+    short += character
+  }
+
+  return short + extension
+}
+
+function splitExtension (name: string): { stem: string, extension: string } {
+  // a long "extension" is none
+  const extension = /.(\.[^.]{1,16})$/.exec(name)?.[1] ?? ''
+
+  return { stem: name.slice(0, name.length - extension.length), extension }
+}

@@ -1,0 +1,152 @@
+import { createHash } from 'node:crypto'
+import { open } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { lpStream } from '@libp2p/utils'
+import { drained } from '../drained.ts'
+import { FileMismatchError, FileRefusedError, FileTransferError, LocalFileError } from '../errors.ts'
+import { FILE_PROTOCOL, MESSAGE_LIMITS, readResult, readVerdict, writeMessage } from './messages.ts'
+import type { Connection, Stream } from '@libp2p/interface'
+import type { FileHandle } from 'node:fs/promises'
+
+const CHUNK_SIZE = 256 * 1024
+
+/**
+ * How long the receiver may take for its verdict, and for its result once it has everything, in milliseconds
+ */
+const ANSWER_TIMEOUT = 30_000
+
+const OWN_ERRORS = [FileMismatchError, FileRefusedError, FileTransferError, LocalFileError]
+
+export interface SendFileOptions {
+  signal: AbortSignal
+
+  /**
+   * So many bytes of the content have been handed over so far
+   */
+  onProgress (bytes: number, total: number): void
+}
+
+export interface SentFile {
+  name: string
+  bytes: number
+  sha256: string
+}
+
+/**
+ * The sender's side of the file protocol, see `messages.ts`. Resolves when the receiver has everything, and its SHA-256 equals
+ * ours. Rejects with `LocalFileError`, `FileRefusedError`, `FileTransferError`, `FileMismatchError`, or the signal's reason.
+ */
+export async function sendFile (connection: Connection, path: string, options: SendFileOptions): Promise<SentFile> {
+  const file = await openFile(path)
+
+  try {
+    const stream = await connection.newStream(FILE_PROTOCOL, { signal: options.signal })
+
+    try {
+      return await send(stream, file, basename(path), options)
+    } catch (err: any) {
+      stream.abort(err)
+      throw OWN_ERRORS.some(own => err instanceof own) || options.signal.aborted
+        ? err
+        : new FileTransferError(`${basename(path)} was not confirmed by the receiver, the transfer broke off: ${err.message}`, { cause: err })
+    }
+  } finally {
+    await file.close()
+  }
+}
+
+async function openFile (path: string): Promise<FileHandle> {
+  let file: FileHandle | undefined
+
+  try {
+    file = await open(path)
+
+    if (!(await file.stat()).isFile()) {
+      throw new Error('not a regular file')
+    }
+
+    return file
+  } catch (err: any) {
+    await file?.close()
+    throw new LocalFileError(`Can't read ${path}: ${err.message}`, { cause: err })
+  }
+}
+
+async function send (stream: Stream, file: FileHandle, name: string, options: SendFileOptions): Promise<SentFile> {
+  const { size } = await file.stat()
+  const messages = lpStream(stream, MESSAGE_LIMITS)
+
+  await writeMessage(messages, { name, size }, options)
+  const verdict = await readVerdict(messages, inTime(options.signal))
+
+  if (verdict.status === 'refused') {
+    throw new FileRefusedError(`${name} was refused: ${verdict.reason}`)
+  }
+
+  // the receiver may fail while we send, and then says so
+  const over = new AbortController()
+  const result = readResult(messages, { signal: AbortSignal.any([options.signal, over.signal]) }).then(result => {
+    if (result.status === 'failed') {
+      throw new FileTransferError(`${name} could not be received: ${result.reason}`)
+    }
+
+    return result
+  })
+  result.catch(err => { over.abort(err) })
+
+  try {
+    const sha256 = await sendContent(stream, file, name, size, { ...options, signal: AbortSignal.any([options.signal, over.signal]) })
+    await stream.close(options)
+    const deadline = setTimeout(() => {
+      over.abort(new FileTransferError(`The receiver has not confirmed ${name} within ${ANSWER_TIMEOUT} ms`))
+    }, ANSWER_TIMEOUT)
+
+    try {
+      compare(name, { bytes: size, sha256 }, await result)
+    } finally {
+      clearTimeout(deadline)
+    }
+
+    return { name, bytes: size, sha256 }
+  } finally {
+    over.abort()
+  }
+}
+
+async function sendContent (stream: Stream, file: FileHandle, name: string, size: number, { signal, onProgress }: SendFileOptions): Promise<string> {
+  const hash = createHash('sha256')
+  let sent = 0
+
+  for await (const chunk of file.createReadStream({ highWaterMark: CHUNK_SIZE, autoClose: false })) {
+    signal.throwIfAborted()
+    sent += chunk.byteLength
+
+    if (sent > size) {
+      break
+    }
+
+    hash.update(chunk)
+
+    if (!stream.send(chunk)) {
+      await drained(stream, { signal })
+    }
+
+    onProgress(sent, size)
+  }
+
+  if (sent !== size) {
+    throw new LocalFileError(`${name} changed its size while it was read: it had ${size} bytes`)
+  }
+
+  return hash.digest('hex')
+}
+
+function compare (name: string, sent: { bytes: number, sha256: string }, received: { bytes: number, sha256: string }): void {
+  if (sent.bytes !== received.bytes || sent.sha256 !== received.sha256) {
+    throw new FileMismatchError(`${name} did not arrive as it was sent: ${sent.bytes} bytes with SHA-256 ${sent.sha256} left, ${received.bytes} bytes with ${received.sha256} arrived`)
+  }
+}
+
+function inTime (signal: AbortSignal): { signal: AbortSignal } {
+  return { signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT)]) }
+}

@@ -1,0 +1,135 @@
+import { constants } from 'node:fs'
+import { access, mkdir } from 'node:fs/promises'
+import { expectNoMore, parseAddress, parseSchemes, parseString } from './arguments.ts'
+import { DATAGRAM_ECHO_PROTOCOL, echoDatagrams } from './datagram-echo.ts'
+import { connectionText, describeConnection } from './describe-connection.ts'
+import { echo, ECHO_PROTOCOL } from './echo.ts'
+import { LocalFileError } from './errors.ts'
+import { FILE_PROTOCOL, receiveFile } from './file-transfer/index.ts'
+import { formatBytes } from './format-bytes.ts'
+import { formatError } from './format-error.ts'
+import { createNode } from './node.ts'
+import { withPsec } from './with-psec.ts'
+import type { CommandArguments, CommandContext, OptionValue } from './command.ts'
+import type { PsecNode } from './node.ts'
+import type { Connection, Stream } from '@libp2p/interface'
+
+export const usage = `psec listen [--listen MULTIADDR]… [--schemes LIST] [--key FILE] [--out DIR]
+
+Runs a node until it is interrupted. It answers ping and echo, echoes datagrams, and receives files.
+
+  --listen MULTIADDR  an address to listen on, may be given several times (/ip4/0.0.0.0/udp/0/psec)
+  --schemes LIST      schemes to accept by their short names, most wanted first: quic-datagram
+  --key FILE          the node's identity, a protobuf-encoded libp2p private key (a new one)
+  --out DIR           where received files go; without it they are refused
+  --json              print JSON, one object per line`
+
+export const options = {
+  listen: { type: 'string', multiple: true },
+  schemes: { type: 'string' },
+  key: { type: 'string' },
+  out: { type: 'string' }
+} as const
+
+const DEFAULT_LISTEN = '/ip4/0.0.0.0/udp/0/psec'
+
+/**
+ * How many files one connection may send at a time
+ */
+const MAX_FILES = 8
+
+export async function run ({ values, positionals }: CommandArguments, context: CommandContext): Promise<void> {
+  expectNoMore(positionals, 0)
+  const listen = parseListen(values.listen)
+  const schemes = parseSchemes(values.schemes)
+  const folder = parseString('--out', values.out)
+
+  if (folder != null) {
+    await prepareFolder(folder)
+  }
+
+  const node = await createNode({ listen, schemes, keyFile: parseString('--key', values.key) })
+
+  try {
+    reportConnections(node, context)
+    await serve(node, folder, context)
+    reportListening(node, context)
+    await aborted(context.signal)
+  } finally {
+    await node.stop()
+  }
+}
+
+function parseListen (value: OptionValue): string[] {
+  const addresses = Array.isArray(value) ? value.map(String) : [DEFAULT_LISTEN]
+
+  for (const address of addresses) {
+    parseAddress(address)
+  }
+
+  return addresses
+}
+
+async function prepareFolder (folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true })
+    await access(folder, constants.W_OK)
+  } catch (err: any) {
+    throw new LocalFileError(`Can't put files into ${folder}: ${err.message}`, { cause: err })
+  }
+}
+
+async function serve (node: PsecNode, folder: string | undefined, { output, signal }: CommandContext): Promise<void> {
+  const onFile = async (stream: Stream, connection: Connection): Promise<void> => {
+    const from = connection.remotePeer.toString()
+
+    try {
+      const file = await receiveFile(stream, { folder, signal })
+
+      if (file == null) {
+        output.error(`psec: Refused a file from ${from}: to receive files, use --out`)
+      } else {
+        output.event('file', { ...file, from }, `Received ${file.name}, ${formatBytes(file.bytes)}, from ${from}\n  SHA-256  ${file.sha256}`)
+      }
+    } catch (err) {
+      output.error(`psec: A file from ${from} was not received: ${formatError(err)}`)
+    }
+  }
+
+  await node.handle(FILE_PROTOCOL, (stream, connection) => { void onFile(stream, connection) }, { maxInboundStreams: MAX_FILES })
+  await node.handle(ECHO_PROTOCOL, (stream) => { void echo(stream, signal) })
+  await node.services.datagrams.handle(DATAGRAM_ECHO_PROTOCOL, (flow) => {
+    echoDatagrams(flow, (counts) => {
+      const from = flow.remotePeer.toString()
+      output.event('datagrams', { ...counts, from }, `Received ${counts.received} datagrams from ${from}, echoed ${counts.echoed}`)
+    })
+  })
+}
+
+function reportConnections (node: PsecNode, { output }: CommandContext): void {
+  node.addEventListener('connection:open', ({ detail: connection }) => {
+    const fields = describeConnection(connection)
+
+    if (fields != null) {
+      output.event('connection', fields, `Connection\n${connectionText(fields)}`)
+    }
+  })
+
+  node.addEventListener('connection:close', ({ detail: connection }) => {
+    const remotePeer = connection.remotePeer.toString()
+    output.event('closed', { remotePeer, remoteAddr: connection.remoteAddr.toString() }, `Closed ${remotePeer}`)
+  })
+}
+
+function reportListening (node: PsecNode, { output }: CommandContext): void {
+  const peerId = node.peerId.toString()
+  const multiaddrs = node.getMultiaddrs().map(withPsec)
+
+  output.event('listening', { peerId, multiaddrs }, ['Listening, dial one of', ...multiaddrs.map(ma => `  ${ma}`), 'Press Ctrl-C to stop'].join('\n'))
+}
+
+async function aborted (signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) {
+    await new Promise(resolve => { signal.addEventListener('abort', resolve, { once: true }) })
+  }
+}
