@@ -1,0 +1,141 @@
+import { fork } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import type { Contender } from './contenders.ts'
+import type { ChildProcess } from 'node:child_process'
+
+export interface DatagramsSent {
+  sent: number
+
+  /**
+   * Bytes of payload in each, in the end: a path may turn out to carry less than was wanted
+   */
+  size: number
+  ms: number
+}
+
+/**
+ * What a worker can be asked for
+ */
+export interface Calls {
+  /** Where it listens */
+  address (): Promise<string>
+
+  /** Milliseconds until `dial` resolved */
+  dial (params: { address: string, signalMs?: number }): Promise<number>
+
+  /** Milliseconds until a byte sent on a new stream of the connection came back */
+  echo (): Promise<number>
+
+  hangUp (): Promise<void>
+
+  /** Bytes per second that a stream delivered, from the first write to the receiver's word that it has everything */
+  stream (params: { seconds: number }): Promise<number>
+
+  /** Send datagrams as fast as it goes: waiting for `drain`, or not */
+  datagrams (params: { seconds: number, size: number, backpressure: boolean }): Promise<DatagramsSent>
+
+  /** How many datagrams have arrived since the last time it was asked */
+  takeReceived (): Promise<number>
+
+  stop (): Promise<void>
+}
+
+/**
+ * A process with which the parent talks in calls
+ */
+export class ChildCalls<C> {
+  readonly #child: ChildProcess
+  readonly #waiting = new Map<number, PromiseWithResolvers<any>>()
+  readonly #ready = Promise.withResolvers<void>()
+  readonly #exited = Promise.withResolvers<void>()
+  #id = 0
+
+  constructor (script: string, args: string[]) {
+    this.#child = fork(fileURLToPath(new URL(script, import.meta.url)), args)
+    this.#ready.promise.catch(() => {})
+
+    this.#child.on('message', ({ ready, id, result, error }: any) => {
+      if (ready === true) {
+        this.#ready.resolve()
+      } else if (error != null) {
+        this.#waiting.get(id)?.reject(new Error(error))
+      } else {
+        this.#waiting.get(id)?.resolve(result)
+      }
+
+      this.#waiting.delete(id)
+    })
+
+    this.#child.once('exit', (code) => {
+      const err = new Error(`${script} ${args.join(' ')} has ended with ${code}`)
+      this.#ready.reject(err)
+      this.#waiting.forEach(({ reject }) => { reject(err) })
+      this.#exited.resolve()
+    })
+  }
+
+  async call<K extends keyof C & string> (call: K, ...params: C[K] extends (...args: infer P) => any ? P : never): Promise<C[K] extends (...args: any[]) => Promise<infer R> ? R : never> {
+    await this.#ready.promise
+    const id = this.#id++
+    const answer = Promise.withResolvers<any>()
+    this.#waiting.set(id, answer)
+    this.#child.send({ id, call, params: params[0] })
+
+    return answer.promise
+  }
+
+  /**
+   * End the process. Idempotent.
+   */
+  async end (): Promise<void> {
+    if (this.#child.connected) {
+      this.#child.disconnect()
+    }
+
+    await this.#exited.promise
+  }
+}
+
+/**
+ * A node in a process of its own
+ */
+export class WorkerProcess extends ChildCalls<Calls> {
+  readonly contender: Contender
+
+  constructor (contender: Contender) {
+    super('./worker.ts', [contender])
+    this.contender = contender
+  }
+}
+
+/**
+ * A node that dials another, each in its own process
+ */
+export interface Pair {
+  contender: Contender
+  dialler: WorkerProcess
+  listener: WorkerProcess
+  address: string
+}
+
+/**
+ * Run something with a pair of each contender
+ */
+export async function withPairs (contenders: Contender[], run: (pairs: Pair[]) => Promise<void>): Promise<void> {
+  const workers: WorkerProcess[] = []
+
+  try {
+    const pairs: Pair[] = []
+
+    for (const contender of contenders) {
+      const dialler = new WorkerProcess(contender)
+      const listener = new WorkerProcess(contender)
+      workers.push(dialler, listener)
+      pairs.push({ contender, dialler, listener, address: await listener.call('address') })
+    }
+
+    await run(pairs)
+  } finally {
+    await Promise.all(workers.map(async worker => { await worker.end() }))
+  }
+}
