@@ -1,6 +1,6 @@
 /**
- * How many datagrams a second arrive, counted at the receiver, over loopback. `psec` with backpressure honoured (`send()` has
- * returned false: wait for `drain`) and without; and plain `node:dgram`, which secures nothing.
+ * How many datagrams a second arrive, counted at the receiver, over loopback. `psec` with backpressure honoured
+ * (`send()` has returned false: wait for `drain`) and without; and plain `node:dgram`, which secures nothing.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { median } from './statistics.ts'

@@ -1,6 +1,6 @@
 /**
- * How long a dial takes: from `node.dial()` to the libp2p connection, over loopback. Median of many, one contender after the
- * other in each round.
+ * How long a dial takes: from `node.dial()` to the libp2p connection, over loopback. Median of many, one contender
+ * after the other in each round.
  */
 import { median } from './statistics.ts'
 import { printTable } from './table.ts'

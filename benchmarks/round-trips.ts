@@ -1,6 +1,6 @@
 /**
- * How many round trips it takes to connect: a dial through a relay that delays each direction by 50 ms, so that a round trip
- * lasts 100 ms and everything else next to nothing.
+ * How many round trips it takes to connect: a dial through a relay that delays each direction by 50 ms, so that a round
+ * trip lasts 100 ms and everything else next to nothing.
  */
 import { median } from './statistics.ts'
 import { printTable } from './table.ts'

@@ -1,6 +1,6 @@
 /**
- * What one stream delivers: 64 KiB writes, backpressure honoured, from the first write to the receiver's word that it has
- * everything, over loopback. Median of several, one contender after the other in each round.
+ * What one stream delivers: 64 KiB writes, backpressure honoured, from the first write to the receiver's word that it
+ * has everything, over loopback. Median of several, one contender after the other in each round.
  */
 import { median } from './statistics.ts'
 import { printTable } from './table.ts'

@@ -1,6 +1,6 @@
 /**
- * Plain `node:dgram` in a process of its own, for comparison: nothing is secured. Receives on a port, or sends as fast as it
- * goes.
+ * Plain `node:dgram` in a process of its own, for comparison: nothing is secured. Receives on a port, or sends as fast
+ * as it goes.
  */
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'

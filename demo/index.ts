@@ -1,8 +1,8 @@
 /* eslint-disable no-console */
 
 /**
- * The demo: two nodes in processes of their own, on one UDP port each. One sends the other a file over a stream and plays a
- * flow of datagrams beside it; what was negotiated, how long it took, and what arrived is printed. Run it with
+ * The demo: two nodes in processes of their own, on one UDP port each. One sends the other a file over a stream and
+ * plays a flow of datagrams beside it; what was negotiated, how long it took, and what arrived is printed. Run it with
  *
  * `npm run demo`, or `npm run demo -- FILE`.
  *

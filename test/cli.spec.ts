@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,7 +16,7 @@ import { main } from '../src/cli/main.ts'
 import { psec } from '../src/index.ts'
 import { encodeFrame } from '../src/wire/index.ts'
 import { PsecCommand } from './fixtures/psec-command.ts'
-import type { Libp2p } from '@libp2p/interface'
+import type { Libp2p, Stream } from '@libp2p/interface'
 
 const QUIC_DATAGRAM = '/quic-datagram/1.0.0'
 const LOOPBACK = '/ip4/127.0.0.1/udp/0/psec'
@@ -26,6 +27,7 @@ const STRANGER = '12D3KooWHFKTMzwerBtsVmtz4ZZEQy2heafxzWw6wNn5PPYkBxJ5'
 describe('psec command', () => {
   let folder: string
   let running: PsecCommand[]
+  let stranger: Libp2p
 
   function start (...args: string[]): PsecCommand {
     const command = new PsecCommand(args)
@@ -47,6 +49,14 @@ describe('psec command', () => {
 
     return { listener, address, peerId }
   }
+
+  before(async () => {
+    stranger = await createLibp2p({ transports: [psec()] })
+  })
+
+  after(async () => {
+    await stranger.stop()
+  })
 
   beforeEach(async () => {
     running = []
@@ -383,6 +393,47 @@ describe('psec command', () => {
     })
   })
 
+  describe('echo', () => {
+    it('sends back what comes on a stream, and ends when that does', async () => {
+      const { address } = await listen()
+      const stream = await stranger.dialProtocol(multiaddr(address), '/echo/1.0.0')
+      const sent = randomBytes(2_000_000)
+      const received: Uint8Array[] = []
+      const ended = new Promise(resolve => { stream.addEventListener('end', resolve) })
+      stream.addEventListener('message', (evt) => { received.push(evt.data.subarray()) })
+      stream.send(sent)
+      await stream.close()
+      await ended
+
+      expect(Buffer.concat(received)).to.equalBytes(sent)
+    })
+
+    it('holds back who sends without reading', async () => {
+      const { address } = await listen()
+      const stream = await stranger.dialProtocol(multiaddr(address), '/echo/1.0.0')
+      let sent = 0
+      // more than all the buffers on the way there and back hold
+      const limit = 256 * 1024 * 1024
+      stream.addEventListener('message', () => {})
+      stream.pause()
+
+      while (sent < limit) {
+        sent += 65536
+
+        if (!stream.send(new Uint8Array(65536)) && !await drainsWithin(stream, 1000)) {
+          break
+        }
+      }
+
+      expect(sent).to.be.lessThan(limit)
+      stream.abort(new Error('Enough'))
+    })
+
+    async function drainsWithin (stream: Stream, ms: number): Promise<boolean> {
+      return once(stream, 'drain', { signal: AbortSignal.timeout(ms) }).then(() => true, () => false)
+    }
+  })
+
   describe('send', () => {
     async function makeFile (name: string, size: number): Promise<{ path: string, sha256: string, content: Uint8Array }> {
       const path = join(folder, name)
@@ -492,7 +543,8 @@ describe('psec command', () => {
       }
 
       const inbox = await makeInbox()
-      // files of more than 32 KiB can't be written, which is an error like a full disk's, not a signal's end of the process
+      // files of more than 32 KiB can't be written, which is an error like a full disk's, not a signal's end of the
+      // process
       const listener = new PsecCommand(['listen', '--json', '--listen', LOOPBACK, '--out', inbox], 'ulimit -f 64; trap "" XFSZ')
       running.push(listener)
       const { multiaddrs: [address] } = await listener.event('listening')
@@ -551,16 +603,6 @@ describe('psec command', () => {
     })
 
     describe('to a stranger', () => {
-      let stranger: Libp2p
-
-      beforeEach(async () => {
-        stranger = await createLibp2p({ transports: [psec()] })
-      })
-
-      afterEach(async () => {
-        await stranger.stop()
-      })
-
       async function offer (address: string, header: string, content: Uint8Array): Promise<Array<Record<string, unknown>>> {
         const stream = await stranger.dialProtocol(multiaddr(address), '/psec/file/1.0.0')
         const messages = lpStream(stream)

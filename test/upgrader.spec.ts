@@ -950,6 +950,47 @@ describe('PSEC upgrader', () => {
       expect((await bob.upgrades[0]).session.status).to.equal('open')
     })
 
+    it('tells of a remote that proposes afresh while the responder waits for its handshake', async () => {
+      const renewed: Uint8Array[] = []
+      const bob = await createNode('bob', { schemes: [new StubScheme(OTHER)], onRenewed: (_, proposal) => { renewed.push(proposal) } })
+      const alice = await createNode('alice')
+      listen(bob)
+      const proposals = [1, 2, 2, 3].map(packet => encodeFrame({
+        type: 'propose',
+        peerId: alice.peerId.toMultihash().bytes,
+        schemes: [OTHER],
+        initiationPacket: Uint8Array.of(packet)
+      }))
+
+      for (const proposal of proposals) {
+        socketTo(alice, bob).send(proposal)
+      }
+
+      await clock.advance(0)
+      expect(renewed).to.deep.equal([proposals[1], proposals[3]])
+      expect(bob.upgrades).to.have.lengthOf(1)
+      // nobody goes on
+      bob.sockets.forEach(socket => { socket.close() })
+      alice.sockets.forEach(socket => { socket.close() })
+    })
+
+    it('does not tell of late proposals while the initiator waits for its handshake', async () => {
+      const renewed: Uint8Array[] = []
+      const [alice, bob] = await Promise.all([
+        createNode('alice', { schemes: [new StubScheme(OTHER)], onRenewed: (_, proposal) => { renewed.push(proposal) } }),
+        createNode('bob', { schemes: [new StubScheme(OTHER)] })
+      ])
+      listen(bob)
+      dial(alice, bob).catch(() => {})
+      await clock.advance(0)
+      socketTo(bob, alice).send(encodeFrame({ type: 'propose', peerId: bob.peerId.toMultihash().bytes, schemes: [OTHER] }))
+      await clock.advance(0)
+
+      expect(renewed).to.be.empty()
+      alice.sockets.forEach(socket => { socket.close() })
+      bob.sockets.forEach(socket => { socket.close() })
+    })
+
     it('lets go of the socket when the session ends', async () => {
       const [alice, bob] = await Promise.all([createNode('alice'), createNode('bob')])
       listen(bob)

@@ -23,6 +23,11 @@ pub enum Command {
     Claim {
         remote: SocketAddr,
     },
+    /// Whether JavaScript, beside the sessions, wants what none of them takes of a flow that was handed over.
+    Share {
+        remote: SocketAddr,
+        shared: bool,
+    },
     /// JavaScript no longer serves this remote.
     Release {
         remote: SocketAddr,

@@ -28,7 +28,8 @@ const MAX_WAITING_RAW: usize = 512;
 /// flight). The oldest is forgotten for the newest.
 const MAX_STRANGERS: usize = 1024;
 
-/// Datagrams of such a stranger that are passed on before JavaScript claims the flow.
+/// Datagrams of such a stranger that are passed on before JavaScript claims the flow; likewise of a remote with a session that
+/// proposes afresh.
 const STRANGER_DATAGRAMS: u8 = 8;
 
 /// Answers of QUIC itself (version negotiation, stateless reset) and first flights that wait to be sent.
@@ -40,8 +41,13 @@ struct Flow {
     claimed: bool,
     /// Its datagrams go to a scheme, all but PSEC frames.
     handed_over: bool,
-    /// A responder that waits for the initiator's first packet.
-    expecting: Option<Expected>,
+    /// JavaScript serves it, too: what no session takes is for a scheme there (design: a session, and the one that may
+    /// replace it).
+    shared: bool,
+    /// How much of what no session takes is passed on, since it may be the rest of a first flight.
+    heel: u8,
+    /// Responders that wait for the initiator's first packet, which goes to the first of them.
+    expecting: VecDeque<Expected>,
     sessions: usize,
     /// An initiator's session that has not been told to proceed.
     prepared: Option<u32>,
@@ -161,22 +167,21 @@ impl Core {
                     local: None,
                     ecn: None,
                 };
-                self.route(now, origin, BytesMut::from(&data[..]));
+                self.route_or_count(now, origin, BytesMut::from(&data[..]));
             }
             Command::Claim { remote } => {
                 self.strangers.remove(&remote);
                 let flow = self.flows.entry(remote).or_default();
                 flow.claimed = true;
                 flow.handed_over = false;
+                flow.shared = false;
             }
-            Command::Release { remote } => {
+            Command::Share { remote, shared } => {
                 if let Some(flow) = self.flows.get_mut(&remote) {
-                    flow.claimed = false;
-                    flow.handed_over = false;
-                    flow.expecting = None;
+                    flow.shared = shared;
                 }
-                self.forget_unused_flow(remote);
             }
+            Command::Release { remote } => self.release(remote),
             Command::Proceed {
                 session,
                 send_first_flight,
@@ -242,9 +247,18 @@ impl Core {
         };
         // The first byte tells a PSEC frame from scheme traffic; reject is exactly one byte.
         let is_frame = first <= 1 || (first == 255 && data.len() == 1);
-        match self.flows.get(&origin.remote) {
-            Some(flow) if flow.handed_over && !is_frame => self.route(now, origin, data),
+        match self.flows.get_mut(&origin.remote) {
+            Some(flow) if flow.handed_over && !is_frame => {
+                if !flow.shared && flow.heel == 0 {
+                    self.route_or_count(now, origin, data);
+                } else if !self.route(now, origin, data.clone(), false) {
+                    self.surface_untaken(origin, &data);
+                }
+            }
             Some(flow) if flow.claimed => {
+                if flow.handed_over && first == 0 {
+                    flow.heel = STRANGER_DATAGRAMS;
+                }
                 // The responder's answer may overtake its accept: the handshake goes on while JavaScript reads that.
                 let is_taken = flow.prepared.is_some()
                     && !is_frame
@@ -263,7 +277,7 @@ impl Core {
                     self.surface(origin, &data);
                 }
                 // A session whose remote got a new address from its NAT: QUIC knows it by its connection id.
-                _ if (0x40..0x80).contains(&first) => self.route(now, origin, data),
+                _ if (0x40..0x80).contains(&first) => self.route_or_count(now, origin, data),
                 _ => self.counters.strangers += 1,
             },
         }
@@ -438,12 +452,33 @@ impl Core {
         }
     }
 
-    fn route(&mut self, now: Instant, origin: Origin, data: BytesMut) {
+    fn route_or_count(&mut self, now: Instant, origin: Origin, data: BytesMut) {
+        if !self.route(now, origin, data, true) {
+            self.counters.unroutable += 1;
+        }
+    }
+
+    /// What no session of a flow took, and JavaScript may want.
+    fn surface_untaken(&mut self, origin: Origin, data: &[u8]) {
+        if let Some(flow) = self.flows.get_mut(&origin.remote)
+            && !flow.shared
+        {
+            flow.heel = flow.heel.saturating_sub(1);
+        }
+        self.surface(origin, data);
+    }
+
+    /// Give a packet to the session it belongs to, or to the responder that waits for it; false if nobody takes it. QUIC
+    /// itself answers some that no session takes, if it may.
+    fn route(&mut self, now: Instant, origin: Origin, data: BytesMut, may_answer: bool) -> bool {
         let mut buf = Vec::new();
         match self.handle(now, origin, data, &mut buf) {
-            None => self.counters.unroutable += 1,
+            None => return false,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => self.tell(handle, event),
             Some(DatagramEvent::Response(transmit)) => {
+                if !may_answer {
+                    return false;
+                }
                 if self.flows.contains_key(&origin.remote) {
                     buf.truncate(transmit.size);
                     self.respond_raw(transmit.destination, transmit.src_ip, buf);
@@ -453,11 +488,10 @@ impl Core {
                 let expecting = self
                     .flows
                     .get_mut(&origin.remote)
-                    .and_then(|flow| flow.expecting.take());
+                    .and_then(|flow| flow.expecting.pop_front());
                 let Some(expected) = expecting else {
-                    self.counters.unroutable += 1;
                     self.endpoint.ignore(incoming);
-                    return;
+                    return false;
                 };
                 let id = expected.session;
                 match self
@@ -479,6 +513,7 @@ impl Core {
                 }
             }
         }
+        true
     }
 
     fn respond_raw(&mut self, remote: SocketAddr, local: Option<IpAddr>, data: Vec<u8>) {
@@ -586,12 +621,21 @@ impl Core {
             .server_config(peer.max_udp_payload, &terms.goodbye);
         // quinn wants one to look at first packets at all; which one a session gets is said when it is accepted.
         self.endpoint.set_server_config(Some(config.clone()));
-        self.flows.entry(peer.remote).or_default().expecting = Some(Expected {
+        let expected = Expected {
             session: id,
             config,
             terms,
-        });
+        };
+        let flow = self.flows.entry(peer.remote).or_default();
+        flow.expecting.push_front(expected);
         self.hand_over(now, peer.remote, peer.local, early);
+        // What was given to it is its own. What comes now is first of all for whoever waits longer: nobody who forges the
+        // remote's address shall take it away.
+        if let Some(flow) = self.flows.get_mut(&peer.remote)
+            && flow.expecting.front().is_some_and(|it| it.session == id)
+        {
+            flow.expecting.rotate_left(1);
+        }
     }
 
     fn hand_over(
@@ -608,7 +652,7 @@ impl Core {
                 local,
                 ecn: None,
             };
-            self.route(now, origin, BytesMut::from(&datagram[..]));
+            self.route_or_count(now, origin, BytesMut::from(&datagram[..]));
         }
     }
 
@@ -618,15 +662,28 @@ impl Core {
             self.with_session(id, |session, out| session.close(code, orderly, now, out));
             return;
         }
-        let waiting = self.flows.values_mut().find(|flow| {
-            flow.expecting
-                .as_ref()
-                .is_some_and(|expected| expected.session == id)
+        let was_waiting = self.flows.values_mut().any(|flow| {
+            let before = flow.expecting.len();
+            flow.expecting.retain(|expected| expected.session != id);
+            flow.expecting.len() < before
         });
-        if let Some(flow) = waiting {
-            flow.expecting = None;
+        if was_waiting {
             self.closed(id, CloseCause::Local, String::new());
         }
+    }
+
+    fn release(&mut self, remote: SocketAddr) {
+        if let Some(flow) = self.flows.get_mut(&remote) {
+            flow.claimed = false;
+            flow.handed_over = false;
+            flow.shared = false;
+            flow.heel = 0;
+            // Nobody can get to them any more, and JavaScript remembers a session until it hears of its end.
+            for expected in std::mem::take(&mut flow.expecting) {
+                self.closed(expected.session, CloseCause::Local, String::new());
+            }
+        }
+        self.forget_unused_flow(remote);
     }
 }
 

@@ -30,6 +30,12 @@ use crate::identity::{QuicIdentity, QuicSettings};
 use crate::notice::Notice;
 use crate::port::{Port, Shared};
 
+/// Do ahead, in the background, what the first handshake would have to wait for.
+#[napi]
+pub fn warm_up() {
+    tls::warm_up();
+}
+
 /// Settings of QUIC sessions; times in milliseconds, sizes in bytes.
 #[napi(object)]
 pub struct QuicOptions {
@@ -213,6 +219,13 @@ impl NativePort {
     pub fn claim(&self, host: String, port: u16) -> Result<()> {
         let remote = address(&host, port)?;
         self.shared.command(Command::Claim { remote });
+        Ok(())
+    }
+
+    #[napi]
+    pub fn share(&self, host: String, port: u16, shared: bool) -> Result<()> {
+        let remote = address(&host, port)?;
+        self.shared.command(Command::Share { remote, shared });
         Ok(())
     }
 

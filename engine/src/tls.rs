@@ -4,7 +4,7 @@
 //! ChaCha20-Poly1305, which is the slower cipher on every processor with AES instructions.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use libp2p_identity::{Keypair, PeerId};
 use libp2p_tls::certificate;
@@ -85,6 +85,15 @@ fn provider() -> CryptoProvider {
 
 /// How many verified certificates are remembered until their handshake is done.
 const MAX_VERIFIED: usize = 256;
+
+/// Seed the process's random number generator, which takes tens of milliseconds (it gathers entropy from the processor's
+/// jitter), on a thread of its own: the first handshake need not wait for it.
+pub fn warm_up() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::thread::spawn(|| provider().secure_random.fill(&mut [0; 32]));
+    });
+}
 
 /// Both sides show exactly one certificate, self-signed, with the libp2p extension; who it names is told afterwards.
 #[derive(Debug, Default)]

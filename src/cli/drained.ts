@@ -3,8 +3,8 @@ import { raceSignal } from 'race-signal'
 import type { AbortOptions, Stream, StreamCloseEvent } from '@libp2p/interface'
 
 /**
- * Wait until a stream whose `send` has returned false takes more. Rejects when the stream closes, or with the signal's reason.
- * The stream's own `onDrain` does not: its promise is made once and then stays resolved.
+ * Wait until a stream whose `send` has returned false takes more. Rejects when the stream closes, or with the signal's
+ * reason. The stream's own `onDrain` does not: its promise is made once and then stays resolved.
  */
 export async function drained (stream: Stream, options: AbortOptions): Promise<void> {
   if (!stream.writableNeedsDrain) {

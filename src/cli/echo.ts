@@ -8,8 +8,8 @@ import type { Stream } from '@libp2p/interface'
 export const ECHO_PROTOCOL = '/echo/1.0.0'
 
 /**
- * Send back what comes, at the pace at which the other side takes it: whoever sends without reading is held back, and does
- * not fill our memory
+ * Send back what comes, at the pace at which the other side takes it: whoever sends without reading is held back, and
+ * does not fill our memory
  */
 export async function echo (stream: Stream, signal: AbortSignal): Promise<void> {
   try {

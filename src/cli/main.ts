@@ -37,10 +37,11 @@ const COMMON_OPTIONS = {
 } as const
 
 /**
- * Run a command line, without the interpreter's and the program's own name. Resolves with the exit status; never rejects.
+ * Run a command line, without the interpreter's and the program's own name. Resolves with the exit status; never
+ * rejects.
  */
 export async function main (argv: string[], environment: Environment): Promise<0 | 1 | 2> {
-  const output = new Output({ ...environment, json: argv.includes('--json') })
+  const output = new Output({ stdout: environment.stdout, stderr: environment.stderr, json: argv.includes('--json') })
 
   try {
     await dispatch(argv, environment, output)

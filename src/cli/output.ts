@@ -16,8 +16,8 @@ export interface OutputInit {
 }
 
 /**
- * What the command says: events on stdout, as text for people or as JSON for scripts; a status line on stderr, if that is a
- * terminal; errors on stderr.
+ * What the command says: events on stdout, as text for people or as JSON for scripts; a status line on stderr, if that
+ * is a terminal; errors on stderr.
  */
 export class Output {
   readonly json: boolean

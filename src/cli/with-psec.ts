@@ -3,7 +3,8 @@ import { CODE_PSEC } from '../index.ts'
 import type { Multiaddr } from '@multiformats/multiaddr'
 
 /**
- * An address in the form that says what it is. A node announces the bare one, for the sake of nodes that do not know `/psec`.
+ * An address in the form that says what it is. A node announces the bare one, for the sake of nodes that do not know
+ * `/psec`.
  */
 export function withPsec (address: Multiaddr): string {
   const parts: string[] = []

@@ -31,5 +31,7 @@ export function loadEngine (): NativeEngine {
     throw new EngineUnavailableError(`The native engine of libp2p-psec can't be loaded: ${err.message}. It may have been built for another platform: run "npm rebuild libp2p-psec" (in a clone of the repository: "npm run build:engine")`, { cause: err })
   }
 
+  engine.warmUp()
+
   return engine
 }

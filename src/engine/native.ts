@@ -81,6 +81,7 @@ export interface NativePort {
   drain (): NativeBatch | null
   stats (): NativeStats
   claim (host: string, port: number): void
+  share (host: string, port: number, shared: boolean): void
   release (host: string, port: number): void
   sendRaw (host: string, port: number, localHost: string | undefined, data: Uint8Array): void
   inject (host: string, port: number, data: Uint8Array): void
@@ -105,6 +106,10 @@ export interface NativePort {
 }
 
 export interface NativeEngine {
+  /**
+   * Do ahead, in the background, what the first handshake would have to wait for
+   */
+  warmUp (): void
   NativePort: {
     bind (host: string, port: number, anyStranger: boolean, wake: () => void): NativePort
     detached (wake: () => void): NativePort

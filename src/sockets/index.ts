@@ -89,7 +89,7 @@ export interface PacketEndpoint {
   accept (acceptor: PacketAcceptor | undefined): void
 
   /**
-   * The open socket for this remote, if there is one
+   * The open socket for this remote, if there is one; of two (see `renew`) the newest
    */
   get (remote: PacketAddress): PacketSocket | undefined
 
@@ -97,6 +97,15 @@ export interface PacketEndpoint {
    * Open a socket for a remote. Throws `InvalidParametersError` if there is one already: look with `get` first.
    */
   connect (remote: PacketAddress): PacketSocket
+
+  /**
+   * Open a second socket for the remote of an open one, which proposed afresh: it may have come back after a crash, or somebody
+   * forges its address, so the old socket keeps its session. Datagrams that look like PSEC frames go to the newest socket of a
+   * remote only, others to each that is not handed over to the engine. Throws `InvalidParametersError` if the socket is not an
+   * open one of this endpoint, or has a second one already: close either first. An endpoint without this method leaves a remote
+   * that came back to wait until its old session has timed out.
+   */
+  renew? (socket: PacketSocket): PacketSocket
 
   /**
    * Close the port and every socket on it; resolves when the port is free again. Idempotent.
@@ -111,6 +120,11 @@ export interface OpenEndpointOptions extends PacketAddress, AbortOptions {
  * How local ports are opened: `udpEndpoints` by default, a `MemoryNetwork` in tests, or a packet transport of your own
  */
 export interface PacketEndpointFactory {
+  /**
+   * Called when a node starts: do in the background what the first port or handshake would otherwise wait for. Never throws.
+   */
+  prepare? (): void
+
   /**
    * Open a local port. `host` is an IP address of this machine or an unspecified one (`0.0.0.0`, `::`), port 0 stands for
    * one that is free. Rejects with `AddressInUseError`, `AddressUnavailableError`, `EngineUnavailableError`, or the

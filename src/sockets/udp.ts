@@ -4,6 +4,7 @@
 import { isIP, isIPv6, SocketAddress } from 'node:net'
 import { InvalidParametersError } from '@libp2p/interface'
 import { TypedEventEmitter } from 'main-event'
+import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
 import { formatPacketAddress } from './index.ts'
@@ -17,6 +18,11 @@ import type { NativePeer, NativeStats } from '../engine/native.ts'
  */
 const MAX_DATAGRAM_SIZE_IPV4 = 1452
 const MAX_DATAGRAM_SIZE_IPV6 = 1432
+
+/**
+ * A session, and the one that may replace it
+ */
+const MAX_SOCKETS_PER_REMOTE = 2
 
 /**
  * What a `UdpEndpoint` is opened with
@@ -42,7 +48,7 @@ export interface UdpEndpointInit {
 export class UdpEndpoint implements PacketEndpoint {
   readonly localAddress: PacketAddress
   readonly #port: EnginePort
-  readonly #sockets = new Map<string, UdpSocket>()
+  readonly #remotes = new Map<string, Remote>()
   #acceptor?: PacketAcceptor
   #status: 'open' | 'closed' = 'open'
   #closing?: Promise<void>
@@ -79,7 +85,7 @@ export class UdpEndpoint implements PacketEndpoint {
   }
 
   get (remote: PacketAddress): PacketSocket | undefined {
-    return this.#sockets.get(formatPacketAddress(canonical(remote)))
+    return this.#remotes.get(formatPacketAddress(canonical(remote)))?.sockets.at(-1)
   }
 
   connect (remote: PacketAddress): PacketSocket {
@@ -93,11 +99,27 @@ export class UdpEndpoint implements PacketEndpoint {
       throw new InvalidParametersError(`${formatPacketAddress(address)} can't be reached from ${formatPacketAddress(this.localAddress)}: one is IPv4, the other IPv6`)
     }
 
-    if (this.#sockets.has(formatPacketAddress(address))) {
+    if (this.#remotes.has(formatPacketAddress(address))) {
       throw new InvalidParametersError(`There is a socket for ${formatPacketAddress(address)} already`)
     }
 
     return this.#open(address)
+  }
+
+  renew (socket: PacketSocket): PacketSocket {
+    const address = formatPacketAddress(socket.remoteAddress)
+    const sockets = this.#remotes.get(address)?.sockets ?? []
+    const old = sockets.find(other => other === socket)
+
+    if (old == null) {
+      throw new InvalidParametersError(`The socket for ${address} is not an open one of the port ${formatPacketAddress(this.localAddress)}`)
+    }
+
+    if (sockets.length >= MAX_SOCKETS_PER_REMOTE) {
+      throw new InvalidParametersError(`There are ${sockets.length} sockets for ${address} already, close one first`)
+    }
+
+    return this.#open(old.remoteAddress, old.localHost)
   }
 
   async close (): Promise<void> {
@@ -109,40 +131,94 @@ export class UdpEndpoint implements PacketEndpoint {
   async #close (): Promise<void> {
     this.#acceptor = undefined
 
-    for (const socket of [...this.#sockets.values()]) {
-      socket.close()
-    }
-
+    this.#closeSockets()
     await this.#port.close()
   }
 
   #open (remote: PacketAddress, localHost?: string): UdpSocket {
     const key = formatPacketAddress(remote)
-    const socket = new UdpSocket(this.#port, this.localAddress, remote, () => {
-      this.#sockets.delete(key)
+    const entry = this.#remotes.get(key) ?? this.#claim(key, remote)
+    const socket = new UdpSocket(this.#port, this.localAddress, remote, {
+      onHandOver: () => {
+        entry.handedOver = true
+        this.#share(entry)
+      },
+      onClose: () => {
+        entry.sockets = entry.sockets.filter(other => other !== socket)
+
+        if (entry.sockets.length > 0) {
+          this.#share(entry)
+        } else {
+          this.#remotes.delete(key)
+          this.#port.commands.release(remote.host, remote.port)
+        }
+      }
     })
     socket.localHost = localHost
-    this.#sockets.set(key, socket)
+    entry.sockets.push(socket)
+    this.#share(entry)
 
     return socket
   }
 
-  #onDatagram (remote: PacketAddress, localHost: string | undefined, datagram: Uint8Array): void {
-    const socket = this.#sockets.get(formatPacketAddress(remote))
+  #claim (key: string, address: PacketAddress): Remote {
+    const entry = { address, sockets: [], handedOver: false, shared: false }
+    this.#remotes.set(key, entry)
+    // Once per remote: it takes the flow away from the sessions of the engine.
+    this.#port.commands.claim(address.host, address.port)
 
-    if (socket != null) {
-      socket.receive(datagram, localHost)
+    return entry
+  }
+
+  /**
+   * Tell the engine whether some of a remote's sockets are its own, and others want what it has no use for
+   */
+  #share (entry: Remote): void {
+    const shared = entry.handedOver && entry.sockets.some(socket => !socket.handedOver)
+
+    if (shared !== entry.shared) {
+      entry.shared = shared
+      this.#port.commands.share(entry.address.host, entry.address.port, shared)
+    }
+  }
+
+  #closeSockets (): void {
+    for (const { sockets } of [...this.#remotes.values()]) {
+      for (const socket of [...sockets]) {
+        socket.close()
+      }
+    }
+  }
+
+  #onDatagram (remote: PacketAddress, localHost: string | undefined, datagram: Uint8Array): void {
+    const entry = this.#remotes.get(formatPacketAddress(remote))
+
+    if (entry != null) {
+      this.#deliver(entry, datagram, localHost)
     } else if (this.#acceptor?.filter(datagram, remote) === true) {
       this.#acceptor.onSocket(this.#open(remote, localHost), datagram)
     }
   }
 
+  #deliver ({ address, sockets }: Remote, datagram: Uint8Array, localHost?: string): void {
+    // PSEC's first bytes: a negotiation is the newest socket's
+    const takers = datagram[0] <= 1 || (datagram[0] === 255 && datagram.byteLength === 1)
+      ? sockets.slice(-1)
+      : sockets.filter(socket => !socket.handedOver)
+
+    // What the engine passed on just before it heard that the flow is a scheme's now: back to it.
+    if (takers.length === 0) {
+      this.#port.commands.inject(address.host, address.port, datagram)
+    }
+
+    for (const socket of takers) {
+      socket.receive(datagram, localHost)
+    }
+  }
+
   #onClosed (): void {
     this.#status = 'closed'
-
-    for (const socket of [...this.#sockets.values()]) {
-      socket.close()
-    }
+    this.#closeSockets()
   }
 }
 
@@ -150,11 +226,38 @@ export class UdpEndpoint implements PacketEndpoint {
  * Opens UDP ports with the native engine
  */
 export const udpEndpoints: PacketEndpointFactory = {
+  prepare () {
+    try {
+      loadEngine()
+    } catch {
+      // whoever opens a port is told
+    }
+  },
+
   async open (init) {
     init.signal?.throwIfAborted()
 
     return new UdpEndpoint(init)
   }
+}
+
+/**
+ * The sockets of one remote, oldest first
+ */
+interface Remote {
+  address: PacketAddress
+  sockets: UdpSocket[]
+
+  /**
+   * Whether the engine has been told that the flow is a scheme's, which holds until the last socket is closed
+   */
+  handedOver: boolean
+  shared: boolean
+}
+
+interface UdpSocketOwner {
+  onHandOver (): void
+  onClose (): void
 }
 
 class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketSocket {
@@ -169,16 +272,16 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   localHost?: string
 
   readonly #port: EnginePort
-  readonly #onClose: () => void
+  readonly #owner: UdpSocketOwner
   #handedOver = false
   #onHandedOverClose?: () => void
   #status: 'open' | 'closed' = 'open'
 
-  constructor (port: EnginePort, localAddress: PacketAddress, remoteAddress: PacketAddress, onClose: () => void) {
+  constructor (port: EnginePort, localAddress: PacketAddress, remoteAddress: PacketAddress, owner: UdpSocketOwner) {
     super()
 
     this.#port = port
-    this.#onClose = onClose
+    this.#owner = owner
     this.localAddress = localAddress
     this.remoteAddress = remoteAddress
     this.maxDatagramSize = isIPv6(remoteAddress.host) ? MAX_DATAGRAM_SIZE_IPV6 : MAX_DATAGRAM_SIZE_IPV4
@@ -188,15 +291,22 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
       handOver: (onClose) => {
         this.#handedOver = true
         this.#onHandedOverClose = onClose
+        this.#owner.onHandOver()
       },
       release: () => { this.#onHandedOverClose = undefined },
       close: () => { this.close() }
     }
-    port.commands.claim(remoteAddress.host, remoteAddress.port)
   }
 
   get status (): 'open' | 'closed' {
     return this.#status
+  }
+
+  /**
+   * Whether a scheme of the engine has the socket
+   */
+  get handedOver (): boolean {
+    return this.#handedOver
   }
 
   send (datagram: Uint8Array): void {
@@ -208,13 +318,6 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
 
   receive (datagram: Uint8Array, localHost?: string): void {
     this.localHost = localHost
-
-    // What the engine passed on just before it heard that the flow is a scheme's now, and is no PSEC frame: back to it.
-    if (this.#handedOver && datagram[0] > 1 && !(datagram[0] === 255 && datagram.byteLength === 1)) {
-      this.#port.commands.inject(this.remoteAddress.host, this.remoteAddress.port, datagram)
-      return
-    }
-
     this.safeDispatchEvent('message', { detail: datagram })
   }
 
@@ -224,8 +327,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
     }
 
     this.#status = 'closed'
-    this.#port.commands.release(this.remoteAddress.host, this.remoteAddress.port)
-    this.#onClose()
+    this.#owner.onClose()
     this.#onHandedOverClose?.()
     this.safeDispatchEvent('close')
   }

@@ -43,6 +43,12 @@ export interface LinkAcceptOptions {
   signal: AbortSignal
 }
 
+/**
+ * The application error code with which libp2p ends a connection in favour of another one with the same peer (libp2p/specs,
+ * "connection error codes": SUPPLANTED)
+ */
+const SUPPLANTED = 0x1004
+
 interface AdapterInit {
   remoteAddr: Multiaddr
   direction: 'inbound' | 'outbound'
@@ -62,15 +68,40 @@ export class Link {
   readonly #firstSecured = Promise.withResolvers<SecuredSocket>()
   /** Dials that have not got as far as libp2p's upgrade */
   readonly #securing = new Set<Promise<void>>()
+  #predecessor?: Link
+  #successor?: Link
   #participants = 0
   #secured?: SecuredSocket
   #connection?: Promise<Connection>
   #maConn?: PsecConnection
   #connected = false
 
-  constructor (socket: PacketSocket, context: LinkContext) {
+  constructor (socket: PacketSocket, context: LinkContext, predecessor?: Link) {
     this.socket = socket
     this.#context = context
+    this.#predecessor = predecessor
+    predecessor?.socket.addEventListener('close', () => { this.#predecessor = undefined }, { once: true })
+  }
+
+  /**
+   * What has the older of the remote's two sockets, for as long as that is open
+   */
+  get predecessor (): Link | undefined {
+    return this.#predecessor
+  }
+
+  /**
+   * Whether it was ended in favour of another one
+   */
+  get superseded (): boolean {
+    return this.#successor != null
+  }
+
+  /**
+   * Whether the remote has proved who it is
+   */
+  get secured (): boolean {
+    return this.#secured != null
   }
 
   /**
@@ -85,15 +116,24 @@ export class Link {
    * with, or the signal's reason.
    */
   async dial (ma: Multiaddr, options: LinkDialOptions): Promise<Connection> {
-    return this.#participate(async () => {
-      const securing = this.#dial(ma, options)
-      const settled = securing.then(() => {}, () => {}).finally(() => { this.#securing.delete(settled) })
-      this.#securing.add(settled)
+    try {
+      return await this.#participate(async () => {
+        const securing = this.#dial(ma, options)
+        const settled = securing.then(() => {}, () => {}).finally(() => { this.#securing.delete(settled) })
+        this.#securing.add(settled)
 
-      const { connection } = await securing
+        const { connection } = await securing
 
-      return raceSignal(connection, options.signal)
-    })
+        return raceSignal(connection, options.signal)
+      })
+    } catch (err) {
+      // the remote came by its other socket
+      if (this.#successor == null || options.signal.aborted) {
+        throw err
+      }
+
+      return this.#successor.dial(ma, options)
+    }
   }
 
   /**
@@ -133,6 +173,13 @@ export class Link {
     } catch (cause: any) {
       this.#end(err)
     }
+  }
+
+  /**
+   * End at once, also what is on its way to a connection
+   */
+  abort (err: Error): void {
+    this.#end(err)
   }
 
   /**
@@ -203,6 +250,26 @@ export class Link {
   #onSecured (secured: SecuredSocket): void {
     this.#secured = secured
     this.#firstSecured.resolve(secured)
+    this.#predecessor?.supersede(this)
+  }
+
+  /**
+   * The remote's newer socket is secured: there is nobody left at the other end of this one, unless it is another peer's
+   */
+  supersede (successor: Link): void {
+    const err = new SessionFailedError(`The session with ${formatPacketAddress(this.socket.remoteAddress)} was superseded by a new session of the same peer, which came back`)
+    const session = this.#secured?.session
+
+    if (session == null) {
+      this.#successor = successor
+      this.#end(err)
+    } else if (session.remotePeer.equals(successor.#secured?.session.remotePeer)) {
+      this.#successor = successor
+      this.#controller.abort(err)
+      // it closes the socket when its goodbye has left
+      session.abort(err, SUPPLANTED)
+      this.#maConn?.abort(err)
+    }
   }
 
   async #upgradeOutbound (secured: SecuredSocket, ma: Multiaddr, options: LinkDialOptions): Promise<Connection> {

@@ -24,12 +24,15 @@ export class Links {
 
   /**
    * The link of an open socket
+   *
+   * @param socket
+   * @param predecessor - of a new link: what has the remote's older socket
    */
-  get (socket: PacketSocket): Link {
+  get (socket: PacketSocket, predecessor?: Link): Link {
     let link = this.#links.get(socket)
 
     if (link == null) {
-      link = new Link(socket, this.#context)
+      link = new Link(socket, this.#context, predecessor)
       this.#links.set(socket, link)
       socket.addEventListener('close', () => { this.#links.delete(socket) }, { once: true })
     }

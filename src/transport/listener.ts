@@ -1,6 +1,7 @@
 import { AlreadyStartedError } from '@libp2p/interface'
 import { getThinWaistAddresses } from '@libp2p/utils'
 import { setMaxListeners, TypedEventEmitter } from 'main-event'
+import { SessionFailedError } from '../errors.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { toDialTarget, withPort } from './multiaddr.ts'
 import type { Link } from './link.ts'
@@ -59,6 +60,59 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
 
   get inboundConnections (): number {
     return this.#inbound.size
+  }
+
+  /**
+   * Whether a socket is one of this port
+   */
+  owns (socket: PacketSocket): boolean {
+    return this.#endpoint != null && formatPacketAddress(socket.localAddress) === formatPacketAddress(this.#endpoint.localAddress)
+  }
+
+  /**
+   * The remote of a socket of this port, with whom it has a session or is on its way to one, proposed afresh: answer on a
+   * second socket beside it. The first is superseded only by the same peer's new session.
+   */
+  renew (socket: PacketSocket, proposal: Uint8Array): void {
+    const remote = socket.remoteAddress
+    const endpoint = this.#endpoint
+
+    if (this.#state !== 'listening' || endpoint == null || !this.#deservesSocket(proposal, remote)) {
+      return
+    }
+
+    const kept = endpoint.renew == null ? undefined : this.#makeRoom(socket)
+
+    if (kept == null || endpoint.renew == null) {
+      this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} renewal_ignored`]: true })
+      return
+    }
+
+    this.#log('%s proposed afresh, answering beside its old socket', formatPacketAddress(remote))
+    this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} renewal`]: true })
+    this.#accept(endpoint.renew(kept.socket), proposal, kept)
+  }
+
+  /**
+   * A remote has two sockets at most: close one if there are. Returns the other's link; undefined if both are in use.
+   */
+  #makeRoom (newest: PacketSocket): Link | undefined {
+    const link = this.#init.links.get(newest)
+    const { predecessor } = link
+
+    if (predecessor == null) {
+      return link
+    }
+
+    if (!link.secured) {
+      link.abort(new SessionFailedError(`${formatPacketAddress(newest.remoteAddress)} proposed once more before it was secured`))
+      return predecessor
+    }
+
+    if (predecessor.superseded) {
+      predecessor.socket.close()
+      return link
+    }
   }
 
   /**
@@ -126,7 +180,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
 
     endpoint.accept(undefined)
     this.#init.ports.withdraw(endpoint)
-    await this.#init.links.close(link => endpoint.get(link.socket.remoteAddress) === link.socket, {
+    await this.#init.links.close(link => this.owns(link.socket), {
       signal: options.signal ?? AbortSignal.timeout(CLOSE_TIMEOUT)
     })
     await endpoint.close(options)
@@ -143,12 +197,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
 
     endpoint.accept({
       filter: (datagram, remote) => this.#deservesSocket(datagram, remote),
-      onSocket: (socket, firstDatagram) => {
-        this.#onSocket(socket, firstDatagram).catch(err => {
-          this.#init.metrics.listenerErrors?.increment({ [`${this.#addr} inbound_upgrade`]: true })
-          this.#log.error('inbound connection from %s failed - %e', formatPacketAddress(socket.remoteAddress), err)
-        })
-      }
+      onSocket: (socket, firstDatagram) => { this.#accept(socket, firstDatagram) }
     })
 
     this.#init.metrics.listenerStatus?.update({ [this.#addr]: 1 })
@@ -171,11 +220,18 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     return true
   }
 
-  async #onSocket (socket: PacketSocket, firstDatagram: Uint8Array): Promise<void> {
+  #accept (socket: PacketSocket, firstDatagram: Uint8Array, predecessor?: Link): void {
+    this.#upgrade(socket, firstDatagram, predecessor).catch(err => {
+      this.#init.metrics.listenerErrors?.increment({ [`${this.#addr} inbound_upgrade`]: true })
+      this.#log.error('inbound connection from %s failed - %e', formatPacketAddress(socket.remoteAddress), err)
+    })
+  }
+
+  async #upgrade (socket: PacketSocket, firstDatagram: Uint8Array, predecessor?: Link): Promise<void> {
     this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} connection`]: true })
 
     const { upgrader, links } = this.#init
-    const link = links.get(socket)
+    const link = links.get(socket, predecessor)
     const handshakeSignal = upgrader.createInboundAbortSignal(this.#shutdown.signal)
     this.#pending.add(link)
 

@@ -4,11 +4,17 @@ import type { CounterGroup, MetricGroup, Metrics } from '@libp2p/interface'
  * What the transport counts, if the node counts anything
  */
 export interface PsecMetrics {
-  /** `dial`, `connect`, `error`, `abort`, and how connections that were dialled ended */
+  /**
+   * `dial`, `connect`, `error`, `abort`, `renewal_ignored` (a remote proposed afresh to a port that does not listen), and how
+   * connections that were dialled ended
+   */
   dialerEvents?: CounterGroup
   /** By the name of the error */
   dialerErrors?: CounterGroup
-  /** Prefixed with the local address: `connection`, `turned_away` (proposals beyond `maxPendingInbound`), and ends */
+  /**
+   * Prefixed with the local address: `connection`, `turned_away` (proposals beyond `maxPendingInbound`), `renewal` (of the
+   * connections, those of remotes that proposed afresh), `renewal_ignored` (there was no way to answer them), and ends
+   */
   listenerEvents?: CounterGroup
   /** Prefixed with the local address: `listen_error`, `inbound_upgrade` */
   listenerErrors?: CounterGroup

@@ -66,7 +66,10 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
     this.#components = components
     this.#log = components.logger.forComponent('libp2p:psec')
     this.#metrics = registerMetrics(components.metrics, () => this.#countInbound())
-    this.#upgrader = new PsecUpgrader(components, init)
+    this.#upgrader = new PsecUpgrader(components, {
+      ...init,
+      onRenewed: (socket, proposal) => { this.#onRenewed(socket, proposal) }
+    })
     this.#ports = new LocalPorts(init.endpoints)
     this.#links = new Links({
       psecUpgrader: this.#upgrader,
@@ -78,6 +81,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
 
   start (): void {
     this.#shutdown = newShutdown()
+    this.#init.endpoints.prepare?.()
   }
 
   /**
@@ -165,6 +169,19 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
     options.onProgress?.(new CustomProgressEvent(joined ? 'psec:join' : 'psec:open-socket', { localAddress, remoteAddress: remote }))
 
     return socket
+  }
+
+  /**
+   * The remote of a socket proposed afresh: to a port that listens it may
+   */
+  #onRenewed (socket: PacketSocket, proposal: Uint8Array): void {
+    const listener = [...this.#listeners].find(listener => listener.owns(socket))
+
+    if (listener != null) {
+      listener.renew(socket, proposal)
+    } else {
+      this.#metrics.dialerEvents?.increment({ renewal_ignored: true })
+    }
   }
 
   #countInbound (): Record<string, number> {

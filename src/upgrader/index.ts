@@ -45,8 +45,10 @@ export interface PsecUpgraderInit {
   handshakeTimeout?: number
 
   /**
-   * After the session is up, the remote of a socket proposed something else than before: it may have come back after a crash, or
-   * somebody forges its address. Nothing was answered; a new negotiation, beside the session, would have to.
+   * The remote of a socket that carries a session, or on which this side waits for it as the responder, proposed something else
+   * than before: it may have come back after a crash, or given a dial up and begun another, or somebody forges its address.
+   * Nothing was answered; a new negotiation, on another socket beside this one (`PacketEndpoint.renew`), would have to. Called
+   * for every such proposal, but not for repetitions of the latest. What it throws is logged.
    */
   onRenewed? (socket: PacketSocket, proposal: Uint8Array): void
 }

@@ -13,7 +13,7 @@ import { maxInitiationPacketSize } from './packet-size.ts'
 import type { PsecProgressEvents, SecuredSocket, UpgradeOptions } from './index.ts'
 import type { UpgraderMetrics } from './metrics.ts'
 import type { Cancel, Clock } from '../clock.ts'
-import type { Agreement } from '../negotiation/index.ts'
+import type { Agreement, Role } from '../negotiation/index.ts'
 import type { Initiation, SecureSession, SecurityScheme } from '../schemes/index.ts'
 import type { PacketSocket } from '../sockets/index.ts'
 import type { Propose } from '../wire/index.ts'
@@ -68,6 +68,8 @@ export class Upgrade {
   /** Aborted as soon as the upgrade has failed, with the error as reason: whatever is under way stops */
   readonly #controller = new AbortController()
   readonly #agreed = Promise.withResolvers<Agreement>()
+  /** Known before anything else is done with the agreement */
+  #role?: Role
   #agreement?: Agreement
   #initiation?: Initiation
   #cancelTimeout?: Cancel
@@ -90,7 +92,10 @@ export class Upgrade {
         schemes: [...context.schemes.keys()],
         select: context.select
       }),
-      onAgreed: (agreement) => { this.#agreed.resolve(agreement) },
+      onAgreed: (agreement) => {
+        this.#role = agreement.role
+        this.#agreed.resolve(agreement)
+      },
       onFailed: (err) => { this.#agreed.reject(err) },
       onRenewed: (proposal) => { this.#onRenewed(proposal) },
       onTransmit: (frame) => { this.#onTransmit(frame) },
@@ -425,9 +430,16 @@ export class Upgrade {
     this.#context.metrics.negotiations?.increment({ renewed: true })
     this.#context.log('%s proposed afresh', this.#remote)
 
-    // before that it is the handshake under way that has to fail or succeed
-    if (this.#settled) {
+    // a responder's remote may have given its dial up, and begun another one. An initiator that waits for the handshake meets
+    // late proposals of dials that crossed.
+    if (!this.#settled && this.#role !== 'responder') {
+      return
+    }
+
+    try {
       this.#context.onRenewed?.(this.#socket, proposal)
+    } catch (err: any) {
+      this.#context.log.error('onRenewed threw on a proposal from %s - %e', this.#remote, err)
     }
   }
 

@@ -355,7 +355,7 @@ fn psec_frames_surface_on_a_flow_that_was_handed_over() {
         .core
         .handle_command(net.now, Command::Claim { remote: A.into() });
     net.secure();
-    for frame in [&[0, 1, 2][..], &[1, 9], &[255], &[255, 1], &[80, 1]] {
+    for frame in [&[1, 9][..], &[255], &[255, 1], &[80, 1], &[0, 1, 2]] {
         let origin = Origin {
             remote: A.into(),
             local: None,
@@ -366,7 +366,7 @@ fn psec_frames_surface_on_a_flow_that_was_handed_over() {
             .handle_datagram(net.now, origin, BytesMut::from(frame));
     }
     net.run(Duration::from_secs(1));
-    assert_eq!(net.b.raw(), [&[0, 1, 2][..], &[1, 9], &[255]]);
+    assert_eq!(net.b.raw(), [&[1, 9][..], &[255], &[0, 1, 2]]);
 }
 
 #[test]
@@ -442,6 +442,192 @@ fn a_flow_without_a_waiting_responder_accepts_no_initiator() {
     net.run(Duration::from_secs(5));
     assert!(net.b.core.sessions.is_empty());
     assert!(net.b.core.counters.unroutable > 0);
+}
+
+/// Give one datagram of the other end to `b`, and return what it passed on to JavaScript.
+fn receive_at_b(net: &mut Net, datagram: &[u8]) -> usize {
+    let origin = Origin {
+        remote: A.into(),
+        local: None,
+        ecn: None,
+    };
+    let before = net.b.raw().len();
+    net.b
+        .core
+        .handle_datagram(net.now, origin, BytesMut::from(datagram));
+    net.b.collect();
+    net.b.raw().len() - before
+}
+
+fn respond_at_b(net: &mut Net, session: u32, early: Vec<Vec<u8>>) {
+    let command = Command::Respond {
+        session,
+        identity: net.b.identity.clone(),
+        peer: net.a.as_peer(),
+        early,
+    };
+    net.b.core.handle_command(net.now, command);
+}
+
+fn close_at_b(net: &mut Net, session: u32) {
+    let command = Command::Close {
+        session,
+        code: 1,
+        orderly: false,
+    };
+    net.b.core.handle_command(net.now, command);
+}
+
+/// The other end crashes and comes back.
+fn restart_a(net: &mut Net) {
+    let identity = net.a.identity.clone();
+    net.a = End::new(A);
+    net.a.identity = identity;
+}
+
+fn secured_at_b(net: &Net) -> usize {
+    net.b
+        .notices()
+        .filter(|notice| matches!(notice, Notice::Secured { .. }))
+        .count()
+}
+
+fn closed_at_b(net: &Net) -> usize {
+    net.b
+        .notices()
+        .filter(|notice| matches!(notice, Notice::Closed { .. }))
+        .count()
+}
+
+#[test]
+fn a_new_session_outlives_the_one_that_it_replaces_on_the_same_flow() {
+    let mut net = Net::new();
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    net.secure();
+    restart_a(&mut net);
+    net.initiate(1400);
+    let early = net.first_flight.clone();
+    respond_at_b(&mut net, 10, early);
+    net.proceed(false);
+    net.run(Duration::from_secs(5));
+    assert_eq!(secured_at_b(&net), 2);
+
+    close_at_b(&mut net, 9);
+    net.run(Duration::from_secs(60));
+    assert_eq!(closed_at_b(&net), 1);
+    let stream = open_stream(&mut net);
+    write(&mut net, stream, b"back again");
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.stream_bytes(stream), b"back again");
+    assert!(net.b.raw().is_empty());
+}
+
+#[test]
+fn a_session_outlives_the_handshake_of_somebody_who_forged_its_remote() {
+    let mut net = Net::new();
+    net.secure();
+    let stream = open_stream(&mut net);
+    respond_at_b(&mut net, 10, vec![vec![200; 1200]]);
+    net.run(Duration::from_secs(5));
+    close_at_b(&mut net, 10);
+    write(&mut net, stream, b"still here");
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.b.stream_bytes(stream), b"still here");
+    assert_eq!(closed_at_b(&net), 1);
+}
+
+#[test]
+fn what_follows_on_the_heels_of_a_renewed_proposal_surfaces_and_the_sessions_packets_do_not() {
+    let mut net = Net::new();
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    net.secure();
+    assert_eq!(receive_at_b(&mut net, &[200; 1200]), 0);
+    assert_eq!(receive_at_b(&mut net, &[0, 5]), 1);
+    assert_eq!(net.b.core.counters.unroutable, 1);
+
+    let stream = open_stream(&mut net);
+    write(&mut net, stream, b"hello");
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.stream_bytes(stream), b"hello");
+    assert_eq!(net.b.raw().len(), 1);
+
+    for _ in 0..STRANGER_DATAGRAMS {
+        assert_eq!(receive_at_b(&mut net, &[200; 1200]), 1);
+    }
+    assert_eq!(receive_at_b(&mut net, &[200; 1200]), 0);
+}
+
+#[test]
+fn a_flow_that_javascript_shares_surfaces_what_no_session_takes() {
+    let mut net = Net::new();
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    net.secure();
+    for shared in [true, false] {
+        let remote = A.into();
+        let share = Command::Share { remote, shared };
+        net.b.core.handle_command(net.now, share);
+        for first in [20, 80, 200] {
+            let surfaced = receive_at_b(&mut net, &[first; 100]);
+            assert_eq!(surfaced, usize::from(shared));
+        }
+    }
+    let stream = open_stream(&mut net);
+    write(&mut net, stream, b"hello");
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.stream_bytes(stream), b"hello");
+}
+
+#[test]
+fn of_two_waiting_responders_the_one_that_waits_longer_gets_the_initiator() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    respond_at_b(&mut net, 9, Vec::new());
+    respond_at_b(&mut net, 10, vec![vec![200; 1200]]);
+    net.proceed(true);
+    net.run(Duration::from_secs(5));
+    assert!(net.b.core.sessions.contains_key(&9));
+    assert!(!net.b.core.sessions.contains_key(&10));
+}
+
+#[test]
+fn a_responder_gets_the_initiator_whose_first_flight_it_was_given_although_another_waits_longer() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    let early = net.first_flight.clone();
+    respond_at_b(&mut net, 9, Vec::new());
+    respond_at_b(&mut net, 10, early);
+    net.proceed(false);
+    net.run(Duration::from_secs(5));
+    assert!(net.b.core.sessions.contains_key(&10));
+    assert!(!net.b.core.sessions.contains_key(&9));
+}
+
+#[test]
+fn of_two_waiting_responders_one_goes_on_when_the_other_is_closed() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    respond_at_b(&mut net, 9, Vec::new());
+    respond_at_b(&mut net, 10, Vec::new());
+    close_at_b(&mut net, 9);
+    net.proceed(true);
+    net.run(Duration::from_secs(5));
+    assert_eq!(closed_at_b(&net), 1);
+    assert!(net.b.core.sessions.contains_key(&10));
+}
+
+#[test]
+fn javascript_hears_of_the_end_of_a_waiting_responder_whose_flow_it_released() {
+    let mut net = Net::new();
+    respond_at_b(&mut net, 9, Vec::new());
+    let release = Command::Release { remote: A.into() };
+    net.b.core.handle_command(net.now, release);
+    close_at_b(&mut net, 9);
+    net.b.collect();
+    assert_eq!(closed_at_b(&net), 1);
+    assert!(net.b.core.flows.is_empty());
 }
 
 fn open_stream(net: &mut Net) -> u64 {

@@ -12,8 +12,8 @@
  *                                             end of the receiver's side
  * ```
  *
- * Messages are JSON in UTF-8 with their length before them as an unsigned varint, at most 4,096 bytes. The content is plain
- * bytes. The receiver may send "failed" at any time; the sender stops then. See `docs/cli.md`.
+ * Messages are JSON in UTF-8 with their length before them as an unsigned varint, at most 4,096 bytes. The content is
+ * plain bytes. The receiver may send "failed" at any time; the sender stops then. See `docs/cli.md`.
  */
 import { FileTransferError } from '../errors.ts'
 import type { AbortOptions } from '@libp2p/interface'

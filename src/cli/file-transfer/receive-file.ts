@@ -30,8 +30,8 @@ export interface ReceivedFile {
 }
 
 /**
- * The receiver's side of the file protocol, see `messages.ts`. Resolves with undefined if the file was refused. Rejects if it
- * could not be received: then nothing of it is left, the sender has been told or the stream been reset.
+ * The receiver's side of the file protocol, see `messages.ts`. Resolves with undefined if the file was refused. Rejects
+ * if it could not be received: then nothing of it is left, the sender has been told or the stream been reset.
  */
 export async function receiveFile (stream: Stream, options: ReceiveFileOptions): Promise<ReceivedFile | undefined> {
   try {

@@ -33,8 +33,9 @@ export interface SentFile {
 }
 
 /**
- * The sender's side of the file protocol, see `messages.ts`. Resolves when the receiver has everything, and its SHA-256 equals
- * ours. Rejects with `LocalFileError`, `FileRefusedError`, `FileTransferError`, `FileMismatchError`, or the signal's reason.
+ * The sender's side of the file protocol, see `messages.ts`. Resolves when the receiver has everything, and its SHA-256
+ * equals ours. Rejects with `LocalFileError`, `FileRefusedError`, `FileTransferError`, `FileMismatchError`, or the
+ * signal's reason.
  */
 export async function sendFile (connection: Connection, path: string, options: SendFileOptions): Promise<SentFile> {
   const file = await openFile(path)
