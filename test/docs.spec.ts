@@ -51,7 +51,10 @@ async function findFiles (folder: string, extension: string): Promise<string[]> 
 }
 
 async function readExamples (): Promise<Example[]> {
-  const pages = [join(ROOT, 'README.md'), join(ROOT, 'benchmarks', 'README.md'), ...await findFiles('docs', '.md')]
+  // `npm run docs` puts copies of pages there
+  const generated = join(ROOT, 'docs', 'api')
+  const docs = (await findFiles('docs', '.md')).filter(file => !file.startsWith(generated))
+  const pages = [join(ROOT, 'README.md'), join(ROOT, 'benchmarks', 'README.md'), ...docs]
   const sources = await findFiles('src', '.ts')
   const read = async (file: string): Promise<Example[]> => findExamples(file, await readFile(file, 'utf8'))
 
