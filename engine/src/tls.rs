@@ -239,3 +239,6 @@ impl ClientCertVerifier for Libp2pVerifier {
         signature_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;
