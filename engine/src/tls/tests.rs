@@ -5,6 +5,9 @@ use rustls::{ClientConnection, ServerConnection};
 
 use super::*;
 
+/// An extension's content, by the certificate's public key.
+type Content<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+
 const EXTENSION: &[u64] = &[1, 3, 6, 1, 4, 1, 53594, 1, 1];
 
 /// A certificate and its key, as an attacker would put them together.
@@ -22,8 +25,8 @@ impl Credentials {
         }
     }
 
-    /// A self-signed certificate with these extensions (contents by the certificate's public key), valid until this year.
-    fn made(extensions: &[&dyn Fn(&[u8]) -> Vec<u8>], until: i32) -> Self {
+    /// A self-signed certificate with these extensions, valid until this year.
+    fn made(extensions: &[Content], until: i32) -> Self {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
