@@ -52,6 +52,17 @@ impl End {
         }
     }
 
+    /// A datagram arrives.
+    fn hear(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]) {
+        let origin = Origin {
+            remote,
+            local: None,
+            ecn: None,
+        };
+        self.core
+            .handle_datagram(now, origin, BytesMut::from(datagram));
+    }
+
     fn collect(&mut self) {
         while let Some(batch) = self.core.events.pop() {
             self.batches.push(batch);
@@ -150,13 +161,8 @@ impl Net {
                         if (self.lose)(number) || transmit.destination != to.address {
                             continue;
                         }
-                        let origin = Origin {
-                            remote: from.address,
-                            local: None,
-                            ecn: None,
-                        };
-                        to.core
-                            .handle_datagram(self.now, origin, BytesMut::from(datagram));
+                        let remote: SocketAddr = from.address;
+                        to.hear(self.now, remote, datagram);
                     }
                 }
                 from.collect();
@@ -299,15 +305,9 @@ fn a_remote_can_begin_afresh_while_its_last_session_drains() {
     net.deliver_all();
     assert!(!net.b.core.sessions.is_empty());
 
-    let origin = Origin {
-        remote: A.into(),
-        local: None,
-        ecn: None,
-    };
+    let remote: SocketAddr = A.into();
     for datagram in [&[0, 5][..], &[200; 1200]] {
-        net.b
-            .core
-            .handle_datagram(net.now, origin, BytesMut::from(datagram));
+        net.b.hear(net.now, remote, datagram);
     }
     net.b.collect();
     assert_eq!(net.b.raw(), [&[0, 5][..], &[200; 1200]]);
@@ -356,14 +356,8 @@ fn psec_frames_surface_on_a_flow_that_was_handed_over() {
         .handle_command(net.now, Command::Claim { remote: A.into() });
     net.secure();
     for frame in [&[1, 9][..], &[255], &[255, 1], &[80, 1], &[0, 1, 2]] {
-        let origin = Origin {
-            remote: A.into(),
-            local: None,
-            ecn: None,
-        };
-        net.b
-            .core
-            .handle_datagram(net.now, origin, BytesMut::from(frame));
+        let remote: SocketAddr = A.into();
+        net.b.hear(net.now, remote, frame);
     }
     net.run(Duration::from_secs(1));
     assert_eq!(net.b.raw(), [&[1, 9][..], &[255], &[0, 1, 2]]);
@@ -372,15 +366,9 @@ fn psec_frames_surface_on_a_flow_that_was_handed_over() {
 #[test]
 fn a_strangers_datagram_surfaces_only_if_it_may_be_a_proposal() {
     let mut net = Net::new();
-    let origin = Origin {
-        remote: A.into(),
-        local: None,
-        ecn: None,
-    };
+    let remote: SocketAddr = A.into();
     for datagram in [&[1, 1][..], &[255], &[200; 1200], &[22, 254], &[7]] {
-        net.b
-            .core
-            .handle_datagram(net.now, origin, BytesMut::from(datagram));
+        net.b.hear(net.now, remote, datagram);
     }
     net.b.collect();
     assert!(net.b.raw().is_empty());
@@ -388,9 +376,7 @@ fn a_strangers_datagram_surfaces_only_if_it_may_be_a_proposal() {
 
     // What follows on the heels of a proposal is a part of the same first flight.
     for datagram in [&[0, 5][..], &[200; 1200]] {
-        net.b
-            .core
-            .handle_datagram(net.now, origin, BytesMut::from(datagram));
+        net.b.hear(net.now, remote, datagram);
     }
     net.b.collect();
     assert_eq!(net.b.raw(), [&[0, 5][..], &[200; 1200]]);
@@ -400,14 +386,8 @@ fn a_strangers_datagram_surfaces_only_if_it_may_be_a_proposal() {
 fn strangers_that_javascript_has_no_room_for_are_dropped_and_counted() {
     let mut net = Net::new();
     for port in 1..=MAX_WAITING_RAW as u16 + 10 {
-        let origin = Origin {
-            remote: SocketAddr::from((A.0, port)),
-            local: None,
-            ecn: None,
-        };
-        net.b
-            .core
-            .handle_datagram(net.now, origin, BytesMut::from(&[0, 1][..]));
+        let remote: SocketAddr = SocketAddr::from((A.0, port));
+        net.b.hear(net.now, remote, &[0, 1][..]);
     }
     net.b.collect();
     assert_eq!(net.b.raw().len(), MAX_WAITING_RAW);
@@ -418,14 +398,8 @@ fn strangers_that_javascript_has_no_room_for_are_dropped_and_counted() {
 fn strangers_are_remembered_in_a_table_of_fixed_size() {
     let mut net = Net::new();
     for number in 0..3 * MAX_STRANGERS as u32 {
-        let origin = Origin {
-            remote: SocketAddr::from(([10, 1, (number >> 8) as u8, number as u8], 1)),
-            local: None,
-            ecn: None,
-        };
-        net.b
-            .core
-            .handle_datagram(net.now, origin, BytesMut::from(&[0][..]));
+        let remote: SocketAddr = SocketAddr::from(([10, 1, (number >> 8) as u8, number as u8], 1));
+        net.b.hear(net.now, remote, &[0][..]);
     }
     assert_eq!(net.b.core.strangers.len(), MAX_STRANGERS);
     assert_eq!(net.b.core.strangers_by_age.len(), MAX_STRANGERS);
@@ -446,15 +420,9 @@ fn a_flow_without_a_waiting_responder_accepts_no_initiator() {
 
 /// Give one datagram of the other end to `b`, and return what it passed on to JavaScript.
 fn receive_at_b(net: &mut Net, datagram: &[u8]) -> usize {
-    let origin = Origin {
-        remote: A.into(),
-        local: None,
-        ecn: None,
-    };
+    let remote: SocketAddr = A.into();
     let before = net.b.raw().len();
-    net.b
-        .core
-        .handle_datagram(net.now, origin, BytesMut::from(datagram));
+    net.b.hear(net.now, remote, datagram);
     net.b.collect();
     net.b.raw().len() - before
 }
@@ -856,14 +824,8 @@ fn no_bytes_of_any_kind_disturb_a_session() {
                 .wrapping_add(1);
             garbage.push((state >> 40) as u8);
         }
-        let origin = Origin {
-            remote: A.into(),
-            local: None,
-            ecn: None,
-        };
-        net.b
-            .core
-            .handle_datagram(net.now, origin, BytesMut::from(&garbage[..]));
+        let remote: SocketAddr = A.into();
+        net.b.hear(net.now, remote, &garbage[..]);
         net.b.collect();
     }
     let stream = open_stream(&mut net);
