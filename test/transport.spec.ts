@@ -1,3 +1,4 @@
+import { createSocket } from 'node:dgram'
 import { multiaddr } from '@multiformats/multiaddr'
 import { expect } from 'aegir/chai'
 import { createLibp2p } from 'libp2p'
@@ -630,6 +631,22 @@ describe('transport', () => {
       expect(server.counters('libp2p_psec_listener_events_total')).to.deep.equal({ [`${address} connection`]: 1 })
       expect(server.calculated('libp2p_psec_inbound_connections_total')).to.deep.equal({ [address]: 1 })
       expect(server.counters('libp2p_psec_listener_status_info')).to.deep.equal({ [address]: 1 })
+    })
+
+    it('count the datagrams of strangers that the engine drops', async () => {
+      const recorded = recordMetrics()
+      const bob = await createNode({ metrics: recorded.metrics })
+      const stranger = createSocket('udp4')
+
+      try {
+        for (let i = 0; i < 3; i++) {
+          stranger.send(Uint8Array.of(200, i), localPort(bob), '127.0.0.1')
+        }
+
+        await eventually(() => (recorded.calculated('libp2p_psec_open_ports_counters') as any).strangers === 3)
+      } finally {
+        stranger.close()
+      }
     })
   })
 

@@ -84,6 +84,11 @@ export interface PacketEndpoint {
   readonly localAddress: PacketAddress
 
   /**
+   * What it has counted since it was opened, by name: datagrams that came and went, and those dropped, by reason
+   */
+  readonly stats?: Readonly<Record<string, number>>
+
+  /**
    * Take strangers' datagrams from now on; `undefined` to turn them away again. At most one acceptor at a time.
    */
   accept (acceptor: PacketAcceptor | undefined): void

@@ -10,7 +10,7 @@ import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
 import { formatPacketAddress } from './index.ts'
 import type { PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
-import type { NativePeer, NativeStats } from '../engine/native.ts'
+import type { NativePeer } from '../engine/native.ts'
 
 /**
  * What a path carries without knowing better: an Ethernet's 1,500 bytes less the headers of IP and UDP, less what tunnels
@@ -76,8 +76,8 @@ export class UdpEndpoint implements PacketEndpoint {
   /**
    * Counters of the port since it was opened
    */
-  get stats (): NativeStats {
-    return this.#port.stats
+  get stats (): Readonly<Record<string, number>> {
+    return { ...this.#port.stats }
   }
 
   accept (acceptor: PacketAcceptor | undefined): void {

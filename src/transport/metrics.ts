@@ -28,8 +28,15 @@ export interface PsecMetrics {
 /**
  * @param metrics
  * @param inboundConnections - how many there are now, by local address
+ * @param portStats - what the open local ports have counted
  */
-export function registerMetrics (metrics: Metrics | undefined, inboundConnections: () => Record<string, number>): PsecMetrics {
+export function registerMetrics (metrics: Metrics | undefined, inboundConnections: () => Record<string, number>, portStats: () => Record<string, number>): PsecMetrics {
+  metrics?.registerMetricGroup('libp2p_psec_open_ports_counters', {
+    label: 'counter',
+    help: 'What the open local ports have counted since they were opened: datagrams and bytes in and out, and what was dropped by reason',
+    calculate: portStats
+  })
+
   metrics?.registerMetricGroup('libp2p_psec_inbound_connections_total', {
     label: 'address',
     help: 'Current active connections in PSEC listener',

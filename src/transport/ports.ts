@@ -69,6 +69,21 @@ export class LocalPorts {
   }
 
   /**
+   * What the open ports have counted, all together
+   */
+  get stats (): Record<string, number> {
+    const sums: Record<string, number> = {}
+
+    for (const { stats } of [...this.#listening, ...this.#ephemeral]) {
+      for (const [name, count] of Object.entries(stats ?? {})) {
+        sums[name] = (sums[name] ?? 0) + count
+      }
+    }
+
+    return sums
+  }
+
+  /**
    * Close the ephemeral ports; resolves when they are free
    */
   async close (): Promise<void> {

@@ -65,7 +65,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
     this.#init = init
     this.#components = components
     this.#log = components.logger.forComponent('libp2p:psec')
-    this.#metrics = registerMetrics(components.metrics, () => this.#countInbound())
+    this.#metrics = registerMetrics(components.metrics, () => this.#countInbound(), () => this.#ports.stats)
     this.#upgrader = new PsecUpgrader(components, {
       ...init,
       onRenewed: (socket, proposal) => { this.#onRenewed(socket, proposal) }
