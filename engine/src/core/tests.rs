@@ -63,6 +63,20 @@ impl End {
             .handle_datagram(now, origin, BytesMut::from(datagram));
     }
 
+    fn close(&mut self, now: Instant, session: u32, code: u32, orderly: bool) {
+        let command = Command::Close {
+            session,
+            code,
+            orderly,
+        };
+        self.core.handle_command(now, command);
+    }
+
+    fn finish(&mut self, now: Instant, session: u32, stream: u64) {
+        self.core
+            .handle_command(now, Command::Finish { session, stream });
+    }
+
     fn collect(&mut self) {
         while let Some(batch) = self.core.events.pop() {
             self.batches.push(batch);
@@ -246,12 +260,7 @@ fn an_initiator_sends_nothing_before_the_agreement() {
 fn a_cancelled_initiator_never_sends_anything() {
     let mut net = Net::new();
     net.initiate(1400);
-    let command = Command::Close {
-        session: 1,
-        code: 0,
-        orderly: false,
-    };
-    net.a.core.handle_command(net.now, command);
+    net.a.close(net.now, 1, 0, false);
     net.run(Duration::from_secs(60));
     assert!(net.sent.is_empty());
     assert_eq!(net.a.closed(), Some(CloseCause::Local));
@@ -293,12 +302,7 @@ fn an_answer_that_overtakes_the_accept_is_taken_while_javascript_reads_that() {
 fn a_remote_can_begin_afresh_while_its_last_session_drains() {
     let mut net = Net::new();
     net.secure();
-    let close = Command::Close {
-        session: 9,
-        code: 0,
-        orderly: false,
-    };
-    net.b.core.handle_command(net.now, close);
+    net.b.close(net.now, 9, 0, false);
     net.b
         .core
         .handle_command(net.now, Command::Release { remote: A.into() });
@@ -626,8 +630,7 @@ fn a_stream_carries_its_bytes_and_its_end() {
     let stream = open_stream(&mut net);
     let data: Vec<u8> = (0..100_000u32).map(|number| number as u8).collect();
     write(&mut net, stream, &data);
-    let finish = Command::Finish { session: 1, stream };
-    net.a.core.handle_command(net.now, finish);
+    net.a.finish(net.now, 1, stream);
     net.run(Duration::from_secs(5));
     assert_eq!(net.b.records(Kind::StreamOpened), [[stream, 0, 0]]);
     assert_eq!(net.b.stream_bytes(stream), data);
@@ -729,14 +732,8 @@ fn an_orderly_close_delivers_what_was_written_before() {
     net.lose = |number| number % 5 == 0;
     let stream = open_stream(&mut net);
     write(&mut net, stream, &[1; 50_000]);
-    let finish = Command::Finish { session: 1, stream };
-    net.a.core.handle_command(net.now, finish);
-    let close = Command::Close {
-        session: 1,
-        code: 0,
-        orderly: true,
-    };
-    net.a.core.handle_command(net.now, close);
+    net.a.finish(net.now, 1, stream);
+    net.a.close(net.now, 1, 0, true);
     net.run(Duration::from_secs(60));
     assert_eq!(net.b.stream_bytes(stream).len(), 50_000);
     assert_eq!(net.a.closed(), Some(CloseCause::Local));
@@ -749,14 +746,8 @@ fn what_came_before_a_close_is_delivered_even_to_a_slow_reader() {
     let stream = open_stream(&mut net);
     let data = vec![9; 900_000];
     write(&mut net, stream, &data);
-    let finish = Command::Finish { session: 1, stream };
-    net.a.core.handle_command(net.now, finish);
-    let close = Command::Close {
-        session: 1,
-        code: 0,
-        orderly: true,
-    };
-    net.a.core.handle_command(net.now, close);
+    net.a.finish(net.now, 1, stream);
+    net.a.close(net.now, 1, 0, true);
     net.run(Duration::from_secs(10));
     assert_eq!(net.b.stream_bytes(stream).len(), data.len());
     assert_eq!(net.b.records(Kind::StreamFinished).len(), 1);
@@ -772,12 +763,7 @@ fn a_close_in_the_middle_of_a_transfer_is_told_at_once() {
     net.lose = |_| true;
     net.run(Duration::from_millis(100));
     net.lose = |_| false;
-    let close = Command::Close {
-        session: 1,
-        code: 7,
-        orderly: false,
-    };
-    net.a.core.handle_command(net.now, close);
+    net.a.close(net.now, 1, 7, false);
     net.run(Duration::from_secs(1));
     assert_eq!(net.b.closed(), Some(CloseCause::RemoteError));
 }
@@ -786,12 +772,7 @@ fn a_close_in_the_middle_of_a_transfer_is_told_at_once() {
 fn the_remote_of_a_closed_session_is_told_and_nothing_is_left() {
     let mut net = Net::new();
     net.secure();
-    let close = Command::Close {
-        session: 1,
-        code: 0,
-        orderly: true,
-    };
-    net.a.core.handle_command(net.now, close);
+    net.a.close(net.now, 1, 0, true);
     net.run(Duration::from_secs(60));
     assert_eq!(net.b.closed(), Some(CloseCause::Remote));
     for core in [&net.a.core, &net.b.core] {
