@@ -3,7 +3,7 @@
  */
 export class DatagramEvent extends Event {
   /**
-   * The payload. It may share a buffer of up to 64 KiB with others: copy what is kept for long, do not change it.
+   * The payload. It may share a buffer of up to 256 KiB with others: copy what is kept for long, do not change it.
    */
   readonly data: Uint8Array
 

@@ -101,7 +101,7 @@ export interface SecureSessionHandler {
   onStream (stream: SecureStream): void
 
   /**
-   * A datagram arrived. The bytes may share a buffer of up to 64 KiB with others: copy what is kept for long.
+   * A datagram arrived. The bytes may share a buffer of up to 256 KiB with others: copy what is kept for long.
    */
   onDatagram (payload: Uint8Array): void
 
