@@ -640,7 +640,7 @@ describe('transport', () => {
 
       try {
         for (let i = 0; i < 3; i++) {
-          stranger.send(Uint8Array.of(200, i), localPort(bob), '127.0.0.1')
+          stranger.send(Uint8Array.of(200, i), Number(localPort(bob)), '127.0.0.1')
         }
 
         await eventually(() => (recorded.calculated('libp2p_psec_open_ports_counters') as any).strangers === 3)
