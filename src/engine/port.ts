@@ -70,6 +70,7 @@ export class EnginePort {
   readonly #closed = Promise.withResolvers<void>()
   #lastSession = 0
   #flushScheduled = false
+  #flushingSoon = false
 
   /**
    * Open a UDP port. Throws the system's error, its code first in the message.
@@ -107,10 +108,18 @@ export class EnginePort {
   }
 
   /**
-   * Have the engine see to its commands now: for what somebody else waits for
+   * Have the engine see to its commands as soon as the JavaScript that runs now has said all: for what somebody else waits for
    */
-  flush (): void {
-    this.#native.flush()
+  flushSoon (): void {
+    if (this.#flushingSoon) {
+      return
+    }
+
+    this.#flushingSoon = true
+    queueMicrotask(() => {
+      this.#flushingSoon = false
+      this.#native.flush()
+    })
   }
 
   /**
