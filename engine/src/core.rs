@@ -496,7 +496,7 @@ impl Core {
                     let notice = Notice::Validated {
                         remote: origin.remote,
                         local: origin.local,
-                        proposal: proposal.to_vec(),
+                        proposal,
                         data: data.to_vec(),
                     };
                     // What follows on its heels is its own.

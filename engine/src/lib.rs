@@ -266,7 +266,7 @@ impl NativePort {
         let answers = answers
             .into_iter()
             .map(|answer| Answer {
-                offer: answer.offer.to_vec(),
+                offer: answer.offer[..].into(),
                 response: answer.response.to_vec(),
             })
             .collect();

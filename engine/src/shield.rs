@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a proposal is remembered: as long as the proof of the address is valid, which quinn says.
@@ -20,12 +21,12 @@ const UNPREPARED_INTERVAL: Duration = Duration::from_millis(100);
 /// The type of a proposal (draft, "Frames").
 const PROPOSE: u8 = 0;
 
-/// A peer id's length is a varint; those that exist fit one byte of it.
-const MAX_PEER_ID: u8 = 0x7f;
+/// The longest peer id that exists, that of a secp256k1 key: its length, a varint, fits one byte.
+const MAX_PEER_ID: usize = 39;
 
 /// What a proposal may offer, as its bytes from the number of schemes to the last name, and the whole frame that answers it.
 pub struct Answer {
-    pub offer: Vec<u8>,
+    pub offer: Arc<[u8]>,
     pub response: Vec<u8>,
 }
 
@@ -48,10 +49,19 @@ pub enum Verdict {
     Quota,
 }
 
-/// A proposal without its initiation packet.
+/// A proposal without its initiation packet. There are as many as a flood can make, so they are small.
 struct Proposal {
-    frame: Box<[u8]>,
+    id: [u8; MAX_PEER_ID],
+    id_length: u8,
+    offer: Arc<[u8]>,
     at: Instant,
+}
+
+impl Proposal {
+    fn frame(&self) -> Vec<u8> {
+        let id = &self.id[..self.id_length.into()];
+        [&[PROPOSE, self.id_length], id, &self.offer].concat()
+    }
 }
 
 /// A site's share of the address space: what one attacker can have many addresses of.
@@ -115,11 +125,11 @@ impl Shield {
         let Some(policy) = &self.policy else {
             return Verdict::Pass;
         };
-        let Some((frame_end, packet_at, response)) = find_answer(&policy.answers, datagram) else {
+        let Some((peer_id, packet_at, answer)) = find_answer(&policy.answers, datagram) else {
             return self.pass_unprepared(now);
         };
         let (max, max_per_prefix) = (policy.max_proposals, policy.max_proposals_per_prefix);
-        let response = response.to_vec();
+        let (response, offer) = (answer.response.clone(), answer.offer.clone());
 
         // The same peer again, most likely; another one's word is not worth more.
         if !self.proposals.contains_key(&remote) {
@@ -133,8 +143,15 @@ impl Shield {
                 self.forget_oldest();
             }
             self.by_age.push_back(remote);
-            let frame = datagram[..frame_end].into();
-            self.proposals.insert(remote, Proposal { frame, at: now });
+            let mut id = [0; MAX_PEER_ID];
+            id[..peer_id.len()].copy_from_slice(peer_id);
+            let proposal = Proposal {
+                id,
+                id_length: peer_id.len() as u8,
+                offer,
+                at: now,
+            };
+            self.proposals.insert(remote, proposal);
         }
 
         Verdict::Answer {
@@ -144,10 +161,8 @@ impl Shield {
     }
 
     /// A stranger has proved that it receives at its address: what it has proposed.
-    pub fn proposal_of(&self, remote: &SocketAddr) -> Option<&[u8]> {
-        self.proposals
-            .get(remote)
-            .map(|proposal| &proposal.frame[..])
+    pub fn proposal_of(&self, remote: &SocketAddr) -> Option<Vec<u8>> {
+        self.proposals.get(remote).map(Proposal::frame)
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -197,24 +212,23 @@ impl Shield {
     }
 }
 
-/// The end of a proposal's list of schemes, the start of its initiation packet, and the prepared response. `None` for what has
-/// none, valid or not.
-fn find_answer<'a>(answers: &'a [Answer], datagram: &[u8]) -> Option<(usize, usize, &'a [u8])> {
-    let [PROPOSE, id_length @ ..=MAX_PEER_ID, ..] = *datagram else {
+/// A proposal's peer id, where its initiation packet begins, and what is prepared for it. `None` if nothing is, valid or not.
+fn find_answer<'a, 'd>(
+    answers: &'a [Answer],
+    datagram: &'d [u8],
+) -> Option<(&'d [u8], usize, &'a Answer)> {
+    let [PROPOSE, id_length, ref rest @ ..] = *datagram else {
         return None;
     };
-    let list_at = 2 + usize::from(id_length);
-    let list = datagram.get(list_at..)?;
+    if usize::from(id_length) > MAX_PEER_ID {
+        return None;
+    }
+    let (peer_id, list) = rest.split_at_checked(id_length.into())?;
 
     answers.iter().find_map(|answer| {
         let rest = list.strip_prefix(&answer.offer[..])?;
         let packet_length = rest.len() - packet_offset(rest)?;
-        let frame_end = list_at + answer.offer.len();
-        Some((
-            frame_end,
-            datagram.len() - packet_length,
-            &answer.response[..],
-        ))
+        Some((peer_id, datagram.len() - packet_length, answer))
     })
 }
 

@@ -53,6 +53,11 @@ export interface PortEvents {
   onRaw? (host: string, port: number, localHost: string | undefined, datagram: Uint8Array): void
 
   /**
+   * A stranger behind the shield has proved its address: what it proposed, and its first datagram of the scheme
+   */
+  onValidated? (host: string, port: number, localHost: string | undefined, proposal: Uint8Array, datagram: Uint8Array): void
+
+  /**
    * A datagram to be sent, of a detached port
    */
   onTransmit? (host: string, port: number, datagram: Uint8Array): void
@@ -228,6 +233,9 @@ export class EnginePort {
     switch (notice.type) {
       case 'raw':
         this.#events.onRaw?.(notice.host, notice.port, notice.localHost ?? undefined, notice.data)
+        break
+      case 'validated':
+        this.#events.onValidated?.(notice.host, notice.port, notice.localHost ?? undefined, notice.proposal, notice.data)
         break
       case 'transmit':
         this.#events.onTransmit?.(notice.host, notice.port, notice.data)

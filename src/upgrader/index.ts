@@ -24,7 +24,7 @@ export interface PsecUpgraderInit {
   /**
    * Choose among the schemes of somebody's proposal (names, in the proposer's order, only ones that are registered here). By
    * default the proposer's first. Returning undefined rejects, and so does throwing. Has to be a pure function of what was
-   * offered: a repeated proposal gets the same response.
+   * offered: a repeated proposal gets the same response, and some are asked for ahead.
    */
   selectScheme? (offered: string[]): string | undefined
 

@@ -7,7 +7,7 @@ fn shield(max_proposals: usize, max_proposals_per_prefix: usize) -> Shield {
     let mut shield = Shield::default();
     shield.set(Some(Policy {
         answers: vec![Answer {
-            offer: OFFER.to_vec(),
+            offer: OFFER.into(),
             response: RESPONSE.to_vec(),
         }],
         max_proposals,
@@ -41,8 +41,8 @@ fn a_known_offer_is_answered_and_remembered_without_its_packet() {
     let now = Instant::now();
     assert_eq!(shield.propose(now, stranger(1), &bare), answer(9));
     assert_eq!(shield.propose(now, stranger(2), &with_packet), answer(10));
-    assert_eq!(shield.proposal_of(&stranger(1)), Some(&bare[..]));
-    assert_eq!(shield.proposal_of(&stranger(2)), Some(&bare[..]));
+    assert_eq!(shield.proposal_of(&stranger(1)), Some(bare.clone()));
+    assert_eq!(shield.proposal_of(&stranger(2)), Some(bare));
     assert_eq!(shield.proposal_of(&stranger(3)), None);
 }
 
@@ -78,7 +78,7 @@ fn what_is_no_known_offer_is_left_to_javascript_at_a_small_rate() {
         proposal(b"\x02\x02/q", b""),
         vec![PROPOSE],
         vec![PROPOSE, 3, 7],
-        vec![PROPOSE, 0x80, 1],
+        [&[PROPOSE, 40][..], &[7; 40], OFFER].concat(),
     ] {
         assert_eq!(
             shield.propose(now, stranger(1), &datagram),

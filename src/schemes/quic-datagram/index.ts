@@ -104,6 +104,10 @@ class QuicDatagram implements SecurityScheme {
     return session.respond(identity, options)
   }
 
+  addressValidator (context: SchemeContext): unknown {
+    return this.#identity(context)
+  }
+
   #log ({ logger }: SchemeContext): Logger {
     let log = this.#logs.get(logger)
 

@@ -10,7 +10,7 @@ const BARE: &[u8] = b"\x00\x01\x07\x01\x02/q";
 fn shield_b(net: &mut Net) {
     let policy = Policy {
         answers: vec![Answer {
-            offer: OFFER.to_vec(),
+            offer: OFFER.into(),
             response: ACCEPT.to_vec(),
         }],
         max_proposals: 100,
