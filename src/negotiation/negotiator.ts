@@ -26,6 +26,12 @@ const MAX_QUEUED_TRANSMITS = 8
  */
 const MAX_ANSWER_HOLD_OFF = 64
 
+/**
+ * How long after the first answer to a proposal others like it are repetitions, whatever became of it, in milliseconds: nobody
+ * waits for an answer that long
+ */
+const REPETITION_LIFETIME = 30_000
+
 export type NegotiatorStatus = 'idle' | 'proposing' | 'agreed' | 'failed'
 
 /**
@@ -47,7 +53,7 @@ export type NegotiatorStatus = 'idle' | 'proposing' | 'agreed' | 'failed'
  * flow: after the agreement it goes on answering late frames. It has nothing to free: to end it, stop calling it; it
  * never gives up proposing by itself.
  *
- * Bounds: 8 datagrams, 2 events, 2 proposals' hashes; the remote can make it remember nothing else.
+ * Bounds: 8 datagrams, 2 events, 1 proposal's hashes; the remote can make it remember nothing else.
  */
 export class Negotiator {
   private readonly localId: Uint8Array
@@ -64,13 +70,16 @@ export class Negotiator {
   /** Whether every proposal so far went out with the initiation packet: only then the responder is sure to have it */
   private packetInEveryProposal: boolean
 
-  /** The latest proposal that got an answer, and which: a function of the proposal, for as long as the flow lives */
-  private answered?: { proposal: ProposalFingerprint, response: Uint8Array }
+  /** The latest proposal that got an answer, when, and which: a function of the proposal */
+  private answered?: { proposal: ProposalFingerprint, response: Uint8Array, at: number }
 
   /** Bad news while our proposal is out. It may be forged, so it waits for the truth until `at`. */
   private impending?: { error: Error, at: number }
 
   private agreed?: { scheme: string, role: Role }
+
+  /** Whether the scheme's handshake has ended well */
+  private secured: boolean
 
   private lastProposedAt: number
 
@@ -81,8 +90,8 @@ export class Negotiator {
   private readonly transmits: Uint8Array[]
   private outcome?: NegotiationEvent
 
-  /** The latest different proposal after the agreement, and the event of it until that is polled */
-  private renewed?: { proposal: ProposalFingerprint, event?: NegotiationEvent }
+  /** The latest different proposal after the agreement, until it is polled */
+  private renewed?: NegotiationEvent
 
   /**
    * Throws `InvalidParametersError` or `RangeError` if the id, a name, or a time is none, or if there is no scheme
@@ -111,6 +120,7 @@ export class Negotiator {
     this.retransmission = new Backoff(retransmission)
     this.currentStatus = 'idle'
     this.packetInEveryProposal = false
+    this.secured = false
     this.lastProposedAt = -Infinity
     this.minAnswerHoldOff = retransmission.initial
     this.answerHoldOff = 0
@@ -201,6 +211,7 @@ export class Negotiator {
    * The scheme's handshake ended well, which proves the agreement: nothing needs to be repeated any more
    */
   handleSecured (): void {
+    this.secured = this.currentStatus === 'agreed'
     this.handleBegun()
   }
 
@@ -216,17 +227,12 @@ export class Negotiator {
    * `agreed`; of these only the latest waits to be polled.
    */
   pollEvent (): NegotiationEvent | undefined {
-    const outcome = this.outcome
+    const event = this.outcome ?? this.renewed
 
-    if (outcome != null) {
+    if (event === this.outcome) {
       this.outcome = undefined
-      return outcome
-    }
-
-    const event = this.renewed?.event
-
-    if (this.renewed != null) {
-      this.renewed.event = undefined
+    } else {
+      this.renewed = undefined
     }
 
     return event
@@ -248,7 +254,7 @@ export class Negotiator {
   private handleProposal (frame: Propose, datagram: Uint8Array, now: number): DatagramVerdict {
     const proposal = fingerprint(frame)
 
-    if (this.answered != null && isSameProposal(this.answered.proposal, proposal)) {
+    if (this.answered != null && isSameProposal(this.answered.proposal, proposal) && !this.isOutdated(this.answered, proposal, now)) {
       this.answered.proposal.packet ??= proposal.packet
       this.answerAgain(this.answered.response, now)
       return 'frame'
@@ -256,22 +262,33 @@ export class Negotiator {
 
     switch (this.currentStatus) {
       case 'idle':
-        this.respond(frame, proposal)
+        this.respond(frame, proposal, now)
         return 'frame'
       case 'proposing':
         this.conclude(frame, proposal, now)
         return 'frame'
       case 'agreed':
-        return this.renew(frame, proposal, datagram)
+        return this.renew(frame, datagram)
       default:
         return 'unexpected'
     }
   }
 
   /**
+   * Whether a proposal that looks like a repetition comes too long after the one that led to a session to be one: a peer that
+   * came back lists the same schemes, and the initiation packet, which would tell, may be lost, or there was none. The very
+   * same packet can't be of a new initiation.
+   */
+  private isOutdated (answered: { proposal: ProposalFingerprint, at: number }, proposal: ProposalFingerprint, now: number): boolean {
+    const isSamePacket = proposal.packet != null && proposal.packet === answered.proposal.packet
+
+    return this.secured && !isSamePacket && now - answered.at >= REPETITION_LIFETIME
+  }
+
+  /**
    * Somebody proposes and we have not: draft, "Standard Negotiation"
    */
-  private respond (frame: Propose, proposal: ProposalFingerprint): void {
+  private respond (frame: Propose, proposal: ProposalFingerprint, now: number): void {
     if (this.isOurs(frame)) {
       this.fail(selfNegotiation())
       return
@@ -288,12 +305,12 @@ export class Negotiator {
     }
 
     if (scheme == null) {
-      this.answer(proposal, encodeFrame({ type: 'reject' }))
+      this.answer(proposal, encodeFrame({ type: 'reject' }), now)
       this.fail(this.nothingInCommon(frame))
       return
     }
 
-    this.answer(proposal, encodeFrame({ type: 'accept', scheme }))
+    this.answer(proposal, encodeFrame({ type: 'accept', scheme }), now)
     this.agree(this.respondingTo(frame, scheme, false))
   }
 
@@ -311,13 +328,13 @@ export class Negotiator {
     if (choice == null) {
       // the draft lets both sides come to this by themselves. Our proposal may be lost, though, and with this
       // negotiation ends what would repeat it, so the other is told by what it understands at once.
-      this.answer(proposal, encodeFrame({ type: 'reject' }))
+      this.answer(proposal, encodeFrame({ type: 'reject' }), now)
       this.failSoon(this.nothingInCommon(frame), now)
       return
     }
 
     // not answered: our proposal is on its way already
-    this.answered = { proposal, response: this.bareProposal }
+    this.answered = { proposal, response: this.bareProposal, at: now }
 
     if (choice.role === 'responder') {
       this.agree(this.respondingTo(frame, choice.scheme, true))
@@ -337,17 +354,15 @@ export class Negotiator {
   }
 
   /**
-   * After an agreement, a proposal that is not the one that led to it
+   * After an agreement, a proposal that is not the one that led to it. Every transmission is handed on: whoever takes one up
+   * gives the next ones to a negotiator of their own, and until somebody does, or after that has failed, the next one counts.
    */
-  private renew (frame: Propose, proposal: ProposalFingerprint, datagram: Uint8Array): DatagramVerdict {
+  private renew (frame: Propose, datagram: Uint8Array): DatagramVerdict {
     if (this.isOurs(frame)) {
       return 'unexpected'
     }
 
-    // transmissions of one proposal are one event, unless another came in between
-    if (this.renewed == null || !isSameProposal(this.renewed.proposal, proposal)) {
-      this.renewed = { proposal, event: { type: 'renewed', proposal: new Uint8Array(datagram) } }
-    }
+    this.renewed = { type: 'renewed', proposal: new Uint8Array(datagram) }
 
     return 'frame'
   }
@@ -429,8 +444,8 @@ export class Negotiator {
     this.impending ??= { error, at: now + this.rejectGrace }
   }
 
-  private answer (proposal: ProposalFingerprint, response: Uint8Array): void {
-    this.answered = { proposal, response }
+  private answer (proposal: ProposalFingerprint, response: Uint8Array, now: number): void {
+    this.answered = { proposal, response, at: now }
     this.transmit(response)
   }
 
