@@ -7,3 +7,12 @@ export function median (values: number[]): number {
 
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
 }
+
+/**
+ * The value that such a share (0 to 1) of all values does not exceed, NaN if there are none
+ */
+export function quantile (values: number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+
+  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? NaN
+}

@@ -259,7 +259,7 @@ describe('negotiation', () => {
       expect(negotiator.pollTimeout()).to.equal(INITIAL)
     })
 
-    it('repeats an unanswered proposal after waits that grow by half, up to a second', () => {
+    it('repeats an unanswered proposal every quarter of a second', () => {
       const negotiator = proposing(low())
       const times = []
 
@@ -270,7 +270,7 @@ describe('negotiation', () => {
         expect(sent(negotiator)).to.have.lengthOf(1)
       }
 
-      expect(times).to.deep.equal([250, 625, 1187.5, 2031.25, 3031.25, 4031.25, 5031.25])
+      expect(times).to.deep.equal([250, 500, 750, 1_000, 1_250, 1_500, 1_750])
     })
 
     it('repeats at the times it is given', () => {
@@ -293,7 +293,7 @@ describe('negotiation', () => {
 
       negotiator.handleTimeout(60_000)
       expect(sent(negotiator)).to.have.lengthOf(1)
-      expect(negotiator.pollTimeout()).to.equal(60_375)
+      expect(negotiator.pollTimeout()).to.equal(60_000 + INITIAL)
     })
 
     it('is the initiator of the scheme that is accepted, and stops repeating', () => {
@@ -699,7 +699,7 @@ describe('negotiation', () => {
 
         crossing.handleTimeout(INITIAL)
         expect(sent(crossing)).to.have.lengthOf(1)
-        expect(crossing.pollTimeout()).to.equal(625)
+        expect(crossing.pollTimeout()).to.equal(2 * INITIAL)
 
         expect(crossing.handleDatagram(SCHEME_TRAFFIC, 300)).to.equal('scheme')
         expect(crossing.pollTimeout()).to.be.undefined()
@@ -715,6 +715,25 @@ describe('negotiation', () => {
       negotiator.handleDatagram(proposal(LOW), 10)
 
       expect(negotiator.pollTimeout()).to.equal(INITIAL)
+    })
+
+    it('repeats its proposal again if the other still does: what came may have been the rest of a first flight', () => {
+      const negotiator = crossed(low(), proposal(HIGH))
+      negotiator.handleDatagram(SCHEME_TRAFFIC, 20)
+      negotiator.handleDatagram(proposal(HIGH), 260)
+
+      expect(sent(negotiator)).to.deep.equal([proposal(LOW)])
+      expect(negotiator.pollTimeout()).to.equal(260 + INITIAL)
+    })
+
+    it('takes the next scheme traffic for the other\'s beginning, so that two peers don\'t keep each other proposing', () => {
+      const negotiator = crossed(low(), proposal(HIGH))
+      negotiator.handleDatagram(SCHEME_TRAFFIC, 20)
+      negotiator.handleDatagram(proposal(HIGH), 260)
+      negotiator.handleDatagram(SCHEME_TRAFFIC, 300)
+      negotiator.handleDatagram(proposal(HIGH), 510)
+
+      expect(negotiator.pollTimeout()).to.be.undefined()
     })
 
     it('repeats no more once the scheme is secured', () => {
@@ -932,10 +951,10 @@ describe('negotiation', () => {
       })
     }
 
-    it('may be the same with a first packet, long after one without it led to a session', () => {
+    it('is not the same with a first packet, once one without it has led to a session: the remote came back', () => {
       const negotiator = responded(low(), proposal(HIGH))
       negotiator.handleSecured()
-      negotiator.handleDatagram(proposal(HIGH, BOTH, PACKET), 30_000)
+      negotiator.handleDatagram(proposal(HIGH, BOTH, PACKET), 1_000)
 
       expect(sent(negotiator)).to.be.empty()
       expect(events(negotiator)).to.have.nested.property('[0].type', 'renewed')

@@ -330,7 +330,7 @@ describe('PSEC upgrader', () => {
     })
 
     it('shows its progress to both sides, whatever the listener does', async () => {
-      setup({ delay: 300 })
+      setup({ delay: 200 })
       const [alice, bob] = await Promise.all([createNode('alice'), createNode('bob')])
       const events: Record<string, Array<[string, unknown]>> = { alice: [], bob: [] }
       const note = (name: string) => (evt: PsecProgressEvents): void => {

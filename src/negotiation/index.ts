@@ -67,7 +67,7 @@ export interface NegotiatorInit {
 
   /**
    * When to repeat an unanswered proposal, in milliseconds: first after `initial`, each wait `factor` times the one
-   * before, never longer than `max`. Defaults: 250, 1.5, 1000.
+   * before, never longer than `max`. Defaults: 250, 1, 250.
    */
   retransmission?: { initial?: number, factor?: number, max?: number }
 

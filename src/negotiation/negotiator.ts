@@ -10,7 +10,12 @@ import type { ProposalFingerprint } from './fingerprint.ts'
 import type { Agreement, DatagramVerdict, NegotiationEvent, NegotiatorInit, Role } from './index.ts'
 import type { Frame, Propose } from '../wire/index.ts'
 
-const DEFAULT_RETRANSMISSION = { initial: 250, factor: 1.5, max: 1000 }
+/**
+ * The wait does not grow: with 30 % of the datagrams lost each way, every second proposal goes without an answer, and agreeing
+ * all the same in the time that a dial has takes some twenty of them. They are small, and end with the dial. Figures:
+ * `benchmarks/README.md`.
+ */
+const DEFAULT_RETRANSMISSION = { initial: 250, factor: 1, max: 250 }
 const DEFAULT_REJECT_GRACE = 200
 
 /**
@@ -81,6 +86,9 @@ export class Negotiator {
   /** Whether the scheme's handshake has ended well */
   private secured: boolean
 
+  /** Whether a repeated proposal of the other brings ours back, after what may have been no proof that it has it */
+  private mayResume: boolean
+
   private lastProposedAt: number
 
   /** How long our proposal must not have been out before it answers the other's again; grows with every answer */
@@ -119,6 +127,7 @@ export class Negotiator {
     this.rejectGrace = rejectGrace
     this.retransmission = new Backoff(retransmission)
     this.currentStatus = 'idle'
+    this.mayResume = true
     this.packetInEveryProposal = false
     this.secured = false
     this.lastProposedAt = -Infinity
@@ -212,6 +221,7 @@ export class Negotiator {
    */
   handleSecured (): void {
     this.secured = this.currentStatus === 'agreed'
+    this.mayResume = false
     this.handleBegun()
   }
 
@@ -254,7 +264,7 @@ export class Negotiator {
   private handleProposal (frame: Propose, datagram: Uint8Array, now: number): DatagramVerdict {
     const proposal = fingerprint(frame)
 
-    if (this.answered != null && isSameProposal(this.answered.proposal, proposal) && !this.isOutdated(this.answered, proposal, now)) {
+    if (this.answered != null && this.isRepetition(proposal, now)) {
       this.answered.proposal.packet ??= proposal.packet
       this.answerAgain(this.answered.response, now)
       return 'frame'
@@ -275,14 +285,22 @@ export class Negotiator {
   }
 
   /**
-   * Whether a proposal that looks like a repetition comes too long after the one that led to a session to be one: a peer that
-   * came back lists the same schemes, and the initiation packet, which would tell, may be lost, or there was none. The very
-   * same packet can't be of a new initiation.
+   * Whether a proposal is one that was answered already. Once there is a session nobody waits for an answer, but a peer that
+   * came back lists the same schemes: only the very same initiation packet can't be of a new initiation. Without one, it is a
+   * matter of time.
    */
-  private isOutdated (answered: { proposal: ProposalFingerprint, at: number }, proposal: ProposalFingerprint, now: number): boolean {
-    const isSamePacket = proposal.packet != null && proposal.packet === answered.proposal.packet
+  private isRepetition (proposal: ProposalFingerprint, now: number): boolean {
+    if (this.answered == null || !isSameProposal(this.answered.proposal, proposal)) {
+      return false
+    }
 
-    return this.secured && !isSamePacket && now - answered.at >= REPETITION_LIFETIME
+    if (!this.secured) {
+      return true
+    }
+
+    return proposal.packet == null
+      ? now - this.answered.at < REPETITION_LIFETIME
+      : proposal.packet === this.answered.proposal.packet
   }
 
   /**
@@ -409,7 +427,8 @@ export class Negotiator {
 
   /**
    * The other seems to have begun with the scheme, and so to have our proposal: let it rest. Before the agreement that
-   * is no sign: what follows the first datagram of a first flight travels on the heels of the proposal.
+   * is no sign: what follows the first datagram of a first flight travels on the heels of the proposal. After it, it may
+   * still be that: see `answerAgain`.
    */
   private handleBegun (): void {
     if (this.currentStatus === 'agreed') {
@@ -457,6 +476,13 @@ export class Negotiator {
     if (response !== this.bareProposal) {
       this.transmit(response)
       return
+    }
+
+    // what let our proposal rest may have been the rest of a first flight, on the heels of the other's proposal: it comes only
+    // once, so what lets ours rest again is no such thing. Without that limit two peers would keep each other proposing.
+    if (this.mayResume && this.retransmission.deadline == null) {
+      this.mayResume = false
+      this.retransmission.start(now)
     }
 
     if (now - this.lastProposedAt >= this.answerHoldOff) {
