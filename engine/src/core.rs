@@ -491,7 +491,7 @@ impl Core {
                 }
                 // Looked at again once JavaScript has a session for it.
                 self.endpoint.ignore(incoming);
-                if let Some(proposal) = self.shield.proposal_of(&origin.remote) {
+                if let Some(proposal) = self.shield.proposal_of(&origin.remote, &data) {
                     self.counters.validated += 1;
                     let notice = Notice::Validated {
                         remote: origin.remote,

@@ -10,8 +10,8 @@ pub enum Notice {
         local: Option<IpAddr>,
         data: Vec<u8>,
     },
-    /// A stranger that was held off by the shield has proved that it receives at its address: its proposal, without initiation
-    /// packet, and the scheme's first packet, which has the proof.
+    /// A stranger that was held off by the shield has proved that it receives at its address: its proposal, with
+    /// `data` as initiation packet, and the scheme's first packet, which has the proof.
     Validated {
         remote: SocketAddr,
         local: Option<IpAddr>,

@@ -58,9 +58,17 @@ struct Proposal {
 }
 
 impl Proposal {
-    fn frame(&self) -> Vec<u8> {
+    fn frame(&self, packet: &[u8]) -> Vec<u8> {
         let id = &self.id[..self.id_length.into()];
-        [&[PROPOSE, self.id_length], id, &self.offer].concat()
+        let mut frame = [&[PROPOSE, self.id_length], id, &self.offer].concat();
+        let mut length = packet.len();
+        while length > 0x7f {
+            frame.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        frame.push(length as u8);
+        frame.extend_from_slice(packet);
+        frame
     }
 }
 
@@ -160,9 +168,11 @@ impl Shield {
         }
     }
 
-    /// A stranger has proved that it receives at its address: what it has proposed.
-    pub fn proposal_of(&self, remote: &SocketAddr) -> Option<Vec<u8>> {
-        self.proposals.get(remote).map(Proposal::frame)
+    /// A stranger has proved that it receives at its address: what it has proposed, with the packet that proves it as initiation
+    /// packet. That is what tells this beginning from another one of the same peer.
+    pub fn proposal_of(&self, remote: &SocketAddr, packet: &[u8]) -> Option<Vec<u8>> {
+        let proposal = self.proposals.get(remote)?;
+        Some(proposal.frame(packet))
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {

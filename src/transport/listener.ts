@@ -95,8 +95,9 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
   renew (socket: PacketSocket, proposal: Uint8Array): void {
     const remote = socket.remoteAddress
     const endpoint = this.#endpoint
-    // by its session: under a flood, who lost that must be able to come back
-    const validated = this.#init.links.get(socket).secured
+    // under a flood, too, who gave up what it had must be able to come back
+    const link = this.#init.links.get(socket)
+    const validated = link.secured || this.#pending.hasValidated(link)
 
     if (this.#state !== 'listening' || endpoint == null || !this.#deservesSocket(proposal, remote, validated)) {
       return

@@ -74,6 +74,13 @@ export class PendingInbound {
     }
   }
 
+  /**
+   * Whether it is on its way, and its remote has proved its address
+   */
+  hasValidated (link: Link): boolean {
+    return this.#entries.get(link)?.validated === true
+  }
+
   add (link: Link, host: string, validated: boolean): void {
     const prefix = sourcePrefix(host)
     this.#entries.set(link, { prefix, validated })

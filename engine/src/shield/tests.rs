@@ -34,16 +34,22 @@ fn answer(packet_at: usize) -> Verdict {
 }
 
 #[test]
-fn a_known_offer_is_answered_and_remembered_without_its_packet() {
+fn a_known_offer_is_answered_and_remembered_until_another_packet_proves_the_address() {
     let mut shield = shield(10, 10);
     let bare = proposal(OFFER, b"");
     let with_packet = proposal(OFFER, b"\x02hi");
     let now = Instant::now();
     assert_eq!(shield.propose(now, stranger(1), &bare), answer(9));
     assert_eq!(shield.propose(now, stranger(2), &with_packet), answer(10));
-    assert_eq!(shield.proposal_of(&stranger(1)), Some(bare.clone()));
-    assert_eq!(shield.proposal_of(&stranger(2)), Some(bare));
-    assert_eq!(shield.proposal_of(&stranger(3)), None);
+    let proved = proposal(OFFER, b"\x05proof");
+    assert_eq!(
+        shield.proposal_of(&stranger(1), b"proof"),
+        Some(proved.clone())
+    );
+    assert_eq!(shield.proposal_of(&stranger(2), b"proof"), Some(proved));
+    assert_eq!(shield.proposal_of(&stranger(3), b"proof"), None);
+    let long = proposal(OFFER, &[&[0xb0, 0x09][..], &[1; 1200]].concat());
+    assert_eq!(shield.proposal_of(&stranger(1), &[1; 1200]), Some(long));
 }
 
 #[test]
