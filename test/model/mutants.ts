@@ -48,6 +48,12 @@ export const mutants: Mutant[] = [
     foundIn: 'both dial: equal lists'
   },
   {
+    name: 'does not answer a repeated proposal with its own',
+    file: 'negotiator.ts',
+    replace: [['if (now - this.lastProposedAt >= this.answerHoldOff) {', 'if (this.localId == null) {']],
+    foundIn: 'both dial: with first flights of two datagrams'
+  },
+  {
     name: 'answers every answer',
     file: 'negotiator.ts',
     replace: [['if (now - this.lastProposedAt >= this.answerHoldOff) {', 'if (this.localId != null) {']],
