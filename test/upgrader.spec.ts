@@ -950,6 +950,26 @@ describe('PSEC upgrader', () => {
       expect((await bob.upgrades[0]).session.status).to.equal('open')
     })
 
+    it('tells of a remote that makes the same proposal long after, as one that came back does', async () => {
+      const renewed: Uint8Array[] = []
+      const [alice, bob] = await Promise.all([
+        createNode('alice', { initiationPacket: false }),
+        createNode('bob', { onRenewed: (_, proposal) => { renewed.push(proposal) } })
+      ])
+      listen(bob)
+      await clock.until(dial(alice, bob))
+      const [proposal] = frames('alice')
+      await clock.advance(29_000)
+      socketTo(alice, bob).send(proposal)
+      await clock.advance(1_000)
+      expect(renewed).to.be.empty()
+      socketTo(alice, bob).send(proposal)
+      await clock.advance(0)
+
+      expect(renewed).to.deep.equal([proposal])
+      expect((await bob.upgrades[0]).session.status).to.equal('open')
+    })
+
     it('tells of a remote that proposes afresh while the responder waits for its handshake', async () => {
       const renewed: Uint8Array[] = []
       const bob = await createNode('bob', { schemes: [new StubScheme(OTHER)], onRenewed: (_, proposal) => { renewed.push(proposal) } })
