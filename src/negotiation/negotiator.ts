@@ -264,7 +264,7 @@ export class Negotiator {
   private handleProposal (frame: Propose, datagram: Uint8Array, now: number): DatagramVerdict {
     const proposal = fingerprint(frame)
 
-    if (this.answered != null && this.isRepetition(proposal, now)) {
+    if (this.answered != null && isSameProposal(this.answered.proposal, proposal) && !this.isOutdated(this.answered, proposal, now)) {
       this.answered.proposal.packet ??= proposal.packet
       this.answerAgain(this.answered.response, now)
       return 'frame'
@@ -285,22 +285,14 @@ export class Negotiator {
   }
 
   /**
-   * Whether a proposal is one that was answered already. Once there is a session nobody waits for an answer, but a peer that
-   * came back lists the same schemes: only the very same initiation packet can't be of a new initiation. Without one, it is a
-   * matter of time.
+   * Whether a proposal that looks like a repetition comes too long after the one that led to a session to be one: a peer that
+   * came back lists the same schemes, and the initiation packet, which would tell, may be lost, or there was none. The very
+   * same packet can't be of a new initiation.
    */
-  private isRepetition (proposal: ProposalFingerprint, now: number): boolean {
-    if (this.answered == null || !isSameProposal(this.answered.proposal, proposal)) {
-      return false
-    }
+  private isOutdated (answered: { proposal: ProposalFingerprint, at: number }, proposal: ProposalFingerprint, now: number): boolean {
+    const isSamePacket = proposal.packet != null && proposal.packet === answered.proposal.packet
 
-    if (!this.secured) {
-      return true
-    }
-
-    return proposal.packet == null
-      ? now - this.answered.at < REPETITION_LIFETIME
-      : proposal.packet === this.answered.proposal.packet
+    return this.secured && !isSamePacket && now - answered.at >= REPETITION_LIFETIME
   }
 
   /**

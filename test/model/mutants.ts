@@ -44,13 +44,13 @@ export const mutants: Mutant[] = [
   {
     name: 'neither repeats its proposal after a simultaneous agreement, nor answers with it',
     file: 'negotiator.ts',
-    replace: [['if (!agreement.simultaneous) {', 'if (agreement != null) {'], ['if (now - this.lastProposedAt >= this.answerHoldOff) {', 'if (this.localId == null) {']],
+    replace: [['if (!agreement.simultaneous) {', 'if (agreement != null) {'], ['if (now - this.lastProposedAt >= this.answerHoldOff) {', 'if (this.localId == null) {'], ['if (this.mayResume && ', 'if (this.localId == null && ']],
     foundIn: 'both dial: equal lists'
   },
   {
-    name: 'does not answer a repeated proposal with its own',
+    name: 'does nothing about a repeated proposal after a simultaneous agreement',
     file: 'negotiator.ts',
-    replace: [['if (now - this.lastProposedAt >= this.answerHoldOff) {', 'if (this.localId == null) {']],
+    replace: [['if (now - this.lastProposedAt >= this.answerHoldOff) {', 'if (this.localId == null) {'], ['if (this.mayResume && ', 'if (this.localId == null && ']],
     foundIn: 'both dial: with first flights of two datagrams'
   },
   {
