@@ -8,7 +8,7 @@ import { QuicStream } from './stream.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
 import type { CloseCause, NativeNotice, NativeQuicIdentity } from '../../engine/native.ts'
 import type { EnginePort, SessionEvents } from '../../engine/port.ts'
-import type { ProceedOptions, RespondOptions, SecureSession, SecureSessionHandler, SecureStream } from '../index.ts'
+import type { ChannelBinding, ProceedOptions, RespondOptions, SecureSession, SecureSessionHandler, SecureStream } from '../index.ts'
 import type { AbortOptions, Logger, PeerId } from '@libp2p/interface'
 
 /**
@@ -53,6 +53,7 @@ export class QuicSession implements SecureSession, SessionEvents {
   readonly #dropped = { sendQueueFull: 0, receiveQueueFull: 0, pathShrunk: 0 }
   #handler?: SecureSessionHandler
   #remotePeer?: PeerId
+  #binding?: ChannelBinding
   #status: 'open' | 'closing' | 'closed' = 'open'
   #error?: Error
   #lastToken = 0
@@ -78,6 +79,10 @@ export class QuicSession implements SecureSession, SessionEvents {
     }
 
     return this.#remotePeer
+  }
+
+  get binding (): ChannelBinding | undefined {
+    return this.#binding
   }
 
   get status (): 'open' | 'closing' | 'closed' {
@@ -224,6 +229,7 @@ export class QuicSession implements SecureSession, SessionEvents {
   onNotice (notice: NativeNotice): void {
     switch (notice.type) {
       case 'secured':
+        this.#binding = { local: notice.localKey, remote: notice.remoteKey }
         this.#onSecured(notice.peerId)
         break
       case 'openFailed':
