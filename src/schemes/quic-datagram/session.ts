@@ -51,6 +51,7 @@ export class QuicSession implements SecureSession, SessionEvents {
   readonly #heldStreams: QuicStream[] = []
   readonly #heldDatagrams: Uint8Array[] = []
   readonly #dropped = { sendQueueFull: 0, receiveQueueFull: 0, pathShrunk: 0 }
+  #onSocketClose?: () => void
   #handler?: SecureSessionHandler
   #remotePeer?: PeerId
   #binding?: ChannelBinding
@@ -322,7 +323,8 @@ export class QuicSession implements SecureSession, SessionEvents {
   }
 
   #handOver (): void {
-    this.#flow.handOver(() => { this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`)) })
+    this.#onSocketClose = () => { this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`)) }
+    this.#flow.handOver(this.#onSocketClose)
   }
 
   async #handshake (options: AbortOptions): Promise<SecureSession> {
@@ -381,7 +383,7 @@ export class QuicSession implements SecureSession, SessionEvents {
 
     // Before it is secured, the socket belongs to whoever waits for that, and hears why it failed.
     if (this.#remotePeer == null) {
-      this.#flow.release()
+      this.#flow.release(this.#onSocketClose)
     } else {
       this.#flow.close()
     }
