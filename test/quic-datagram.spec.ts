@@ -1,4 +1,3 @@
-import { expect } from 'aegir/chai'
 import { quicDatagram } from '../src/schemes/quic-datagram/index.ts'
 import { MemoryNetwork } from '../src/sockets/memory.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
