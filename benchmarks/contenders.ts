@@ -14,7 +14,7 @@ import type { Libp2pOptions } from 'libp2p'
 /**
  * Names on the workers' command lines and in the tables
  */
-export type Contender = 'psec' | 'psec, no initiation packet' | 'TCP + Noise + Yamux' | '@chainsafe/libp2p-quic'
+export type Contender = 'psec' | 'psec, no initiation packet' | 'psec, confirmation required' | 'TCP + Noise + Yamux' | '@chainsafe/libp2p-quic'
 
 export type BenchmarkNode = Libp2p<{ datagrams?: Datagrams }>
 
@@ -47,7 +47,10 @@ function options (contender: Contender): Libp2pOptions<any> {
     default:
       return {
         addresses: { listen: ['/ip4/127.0.0.1/udp/0/psec'] },
-        transports: [psec({ initiationPacket: contender === 'psec' })],
+        transports: [psec({
+          initiationPacket: contender !== 'psec, no initiation packet',
+          confirm: contender === 'psec, confirmation required' ? 'require' : 'prefer'
+        })],
         services: { datagrams: datagrams() }
       }
   }

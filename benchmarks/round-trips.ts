@@ -8,7 +8,7 @@ import { ChildCalls, withPairs } from './worker-process.ts'
 import type { Contender } from './contenders.ts'
 import type { RelayCalls } from './relay.ts'
 
-const CONTENDERS: Contender[] = ['psec', 'psec, no initiation packet', '@chainsafe/libp2p-quic']
+const CONTENDERS: Contender[] = ['psec', 'psec, confirmation required', 'psec, no initiation packet', '@chainsafe/libp2p-quic']
 const WARM_UP = 2
 const ROUNDS = 10
 const DELAY = 50

@@ -90,6 +90,38 @@ export class HandshakeFailedError extends Error {
 }
 
 /**
+ * The two sides of a session saw different negotiations, or one could not prove what it saw: somebody on the path changed the
+ * negotiation, perhaps to bring about a weaker scheme (`docs/confirm.md`). The connection is closed. `reason` is a stable code for
+ * test vectors: `identity`, `signature`, `binding`, `peers`, `scheme`, `mode` or `proposals`; the message says what differs.
+ */
+export class DowngradeDetectedError extends Error {
+  static name = 'DowngradeDetectedError'
+  name = 'DowngradeDetectedError'
+  readonly reason: string
+
+  constructor (reason: string, message: string) {
+    super(message)
+    this.reason = reason
+  }
+}
+
+/**
+ * The remote did not confirm the negotiation, without which this node takes no connection (`psec({ confirm: 'require' })`); or
+ * what it sent is no confirmation at all. `reason` is a stable code: `unsupported` (it does not speak the protocol, or the scheme
+ * can't be confirmed), `timedOut`, `interrupted` (the stream or the session ended before), or `malformed`.
+ */
+export class ConfirmationFailedError extends Error {
+  static name = 'ConfirmationFailedError'
+  name = 'ConfirmationFailedError'
+  readonly reason: 'unsupported' | 'timedOut' | 'interrupted' | 'malformed'
+
+  constructor (reason: 'unsupported' | 'timedOut' | 'interrupted' | 'malformed', message: string) {
+    super(message)
+    this.reason = reason
+  }
+}
+
+/**
  * The session ended without an orderly close: a time-out, a reset, a protocol error
  */
 export class SessionFailedError extends Error {

@@ -44,6 +44,7 @@
 import { quicDatagram } from './schemes/quic-datagram/index.ts'
 import { udpEndpoints } from './sockets/udp.ts'
 import { PsecTransport } from './transport/psec.ts'
+import type { ConfirmPolicy } from './confirm/index.ts'
 import type { SecurityScheme } from './schemes/index.ts'
 import type { PacketAddress, PacketEndpointFactory } from './sockets/index.ts'
 import type { PsecProgressEvents, PsecUpgraderInit } from './upgrader/index.ts'
@@ -96,6 +97,28 @@ export interface PsecInit extends InboundLimits, Omit<PsecUpgraderInit, 'schemes
    * @default [quicDatagram()]
    */
   schemes?: SecurityScheme[]
+
+  /**
+   * Whether both sides of a connection have to prove that they saw the same negotiation (`docs/confirm.md`). Without, whoever
+   * sits on the path can have them agree on a weaker one of their schemes.
+   *
+   * With `require` a peer that can't prove it is refused, with `ConfirmationFailedError`, and before it has there is no
+   * connection: a dial takes one round trip more. With `prefer` the proof is asked for while the application uses the connection
+   * already, and a peer that gives none is taken all the same; see `negotiation(connection).confirmed`. With `off` nothing is
+   * proved, nor asked for.
+   *
+   * With `require` and `prefer`, a connection whose negotiation was tampered with is closed with `DowngradeDetectedError`.
+   *
+   * @default 'prefer'
+   */
+  confirm?: ConfirmPolicy
+
+  /**
+   * How long the remote has for that, in milliseconds, from when the session is secured
+   *
+   * @default 10_000
+   */
+  confirmTimeout?: number
 
   /**
    * How local ports are opened: for tests, or to run over a packet network that is not UDP
@@ -154,9 +177,11 @@ export { CODE_PSEC } from './transport/multiaddr.ts'
 export { PsecUpgrader } from './upgrader/index.ts'
 export { decodeFrame, encodeFrame } from './wire/index.ts'
 export type { DatagramEvent, DatagramFlow, DatagramFlowEvents, DatagramFlowHandler, Datagrams, DatagramsComponents, DatagramsInit, DroppedDatagrams, HandleOptions } from './datagrams/index.ts'
-export type { Role } from './negotiation/index.ts'
+export type { ConnectionNegotiation } from './sessions.ts'
+export type { ConfirmPolicy } from './confirm/index.ts'
+export type { Proposals, Role } from './negotiation/index.ts'
 export type { QuicDatagramInit } from './schemes/quic-datagram/index.ts'
-export type { InitiateOptions, Initiation, ProceedOptions, RespondOptions, SchemeContext, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler, SecurityScheme } from './schemes/index.ts'
+export type { ChannelBinding, InitiateOptions, Initiation, ProceedOptions, RespondOptions, SchemeContext, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler, SecurityScheme } from './schemes/index.ts'
 export type { EndpointShield, OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './sockets/index.ts'
 export type { MemoryNetworkCounters, MemoryNetworkInit } from './sockets/memory.ts'
 export type { InboundUpgradeOptions, Negotiation, PsecProgressEvents, PsecUpgraderComponents, PsecUpgraderInit, SecuredSocket, UpgradeOptions } from './upgrader/index.ts'

@@ -8,6 +8,29 @@ import type { Connection, Libp2pEvents, Stream } from '@libp2p/interface'
 import type { TypedEventTarget } from 'main-event'
 
 /**
+ * What was negotiated for a connection, by whom, how long each step took, and whether both sides have proved that they saw the
+ * same (`docs/confirm.md`)
+ */
+export interface ConnectionNegotiation extends Negotiation {
+  /**
+   * Whether that is proved by now. With `confirm: 'require'` it is as soon as there is a connection.
+   */
+  readonly confirmed: boolean
+
+  /**
+   * Resolves with the final value of `confirmed`: true when it is proved; false as soon as it is clear that it will not be, at the
+   * latest when the time for it is over (`confirmTimeout`). Never rejects: where the proof fails the connection is closed, with
+   * `DowngradeDetectedError` as the error of its `close` event.
+   */
+  readonly confirmation: Promise<boolean>
+
+  /**
+   * As `Negotiation.timings`; `confirmed` when the remote's proof was verified
+   */
+  timings: Negotiation['timings'] & { confirmed?: number }
+}
+
+/**
  * Who takes the datagrams of a session. Called synchronously; must not throw.
  */
 export interface DatagramReceiver {
@@ -30,7 +53,7 @@ export interface DatagramSession extends Pick<SecureSession, 'status' | 'maxData
  * A session on its way into, and inside of, a libp2p connection
  */
 export class SessionRecord implements DatagramSession {
-  readonly negotiation: Negotiation
+  readonly negotiation: ConnectionNegotiation
 
   /**
    * Takes the session's datagrams; without one they are lost
@@ -38,7 +61,7 @@ export class SessionRecord implements DatagramSession {
   receiver?: DatagramReceiver
   readonly #session: SecureSession
 
-  constructor (session: SecureSession, negotiation: Negotiation) {
+  constructor (session: SecureSession, negotiation: ConnectionNegotiation) {
     this.#session = session
     this.negotiation = negotiation
   }
@@ -88,8 +111,7 @@ export function findSession (connection: Pick<Connection, 'timeline'>): SessionR
 }
 
 /**
- * What was negotiated for a connection, by whom, and how long each step took. Undefined if the connection is not of
- * this transport.
+ * What was negotiated for a connection. Undefined if the connection is not of this transport.
  *
  * @example
  *
@@ -97,9 +119,13 @@ export function findSession (connection: Pick<Connection, 'timeline'>): SessionR
  * const connection = await node.dial(ma)
  *
  * console.info(negotiation(connection)?.scheme) // /quic-datagram/1.0.0
+ *
+ * if (await negotiation(connection)?.confirmation) {
+ *   console.info('nobody on the path changed what the peers offered each other')
+ * }
  * ```
  */
-export function negotiation (connection: Pick<Connection, 'timeline'>): Negotiation | undefined {
+export function negotiation (connection: Pick<Connection, 'timeline'>): ConnectionNegotiation | undefined {
   return findSession(connection)?.negotiation
 }
 

@@ -335,7 +335,7 @@ describe('psec command', () => {
 
       const [connection, first, second, summary] = ping.events
 
-      expect(connection).to.include({ remotePeer: peerId, scheme: QUIC_DATAGRAM, role: 'initiator', simultaneous: false, confirmed: false })
+      expect(connection).to.include({ remotePeer: peerId, scheme: QUIC_DATAGRAM, role: 'initiator', simultaneous: false, confirmed: true })
       expect(multiaddr(connection.remoteAddr).toString()).to.include('/udp/')
       expect(connection.dialMs).to.be.greaterThan(0)
       expect(connection.securedMs).to.be.at.least(connection.agreedMs)
@@ -344,7 +344,7 @@ describe('psec command', () => {
       expect(second).to.include({ seq: 2 })
       expect(summary).to.include({ sent: 2, received: 2 })
 
-      expect(await listener.event('connection')).to.include({ scheme: QUIC_DATAGRAM, role: 'responder', simultaneous: false, confirmed: false })
+      expect(await listener.event('connection')).to.include({ scheme: QUIC_DATAGRAM, role: 'responder', simultaneous: false, confirmed: true })
       expect(await listener.event('closed')).to.include({ remotePeer: (await listener.event('connection')).remotePeer })
     })
 

@@ -73,7 +73,7 @@ function muxerCompliance (scheme: SecurityScheme): void {
         protocol: MUXER_PROTOCOL,
         createStreamMuxer: (maConn: any) => new PsecMuxerFactory({
           session: announceStreams(session, () => maConn.local.delay),
-          record: new SessionRecord(session, negotiation),
+          record: new SessionRecord(session, { ...negotiation, confirmed: false, confirmation: Promise.resolve(false) }),
           onStart: () => {},
           onClose: () => {}
         }).createStreamMuxer(maConn)

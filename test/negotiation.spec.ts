@@ -41,6 +41,8 @@ const proposal = (peerId: Uint8Array, schemes: string[] = BOTH, initiationPacket
   return encodeFrame({ type: 'propose', peerId, schemes, ...(initiationPacket == null ? {} : { initiationPacket }) })
 }
 
+const offer = (peerId: Uint8Array, schemes: string[]): Propose => ({ type: 'propose', peerId, schemes })
+
 const low = (init: Partial<NegotiatorInit> = {}): Negotiator => new Negotiator({ localId: LOW, schemes: BOTH, ...init })
 const high = (init: Partial<NegotiatorInit> = {}): Negotiator => new Negotiator({ localId: HIGH, schemes: BOTH, ...init })
 
@@ -305,6 +307,7 @@ describe('negotiation', () => {
         role: 'initiator',
         simultaneous: false,
         localSchemes: BOTH,
+        proposals: { initiator: offer(LOW, BOTH) },
         sendFirstFlight: false
       })
       expect(negotiator.pollTimeout()).to.be.undefined()
@@ -447,11 +450,22 @@ describe('negotiation', () => {
         simultaneous: false,
         localSchemes: [DTLS, QUIC],
         remoteSchemes: ['/x', QUIC, DTLS],
+        proposals: { initiator: offer(HIGH, ['/x', QUIC, DTLS]) },
         claimedId: HIGH,
         initiationPacket: undefined,
         sendFirstFlight: false
       })
       expect(negotiator.pollTimeout()).to.be.undefined()
+    })
+
+    it('keeps the proposal as it came, repetitions included, but not its packet', () => {
+      const negotiator = low()
+      negotiator.handleDatagram(proposal(HIGH, [QUIC, QUIC, DTLS], PACKET), 0)
+
+      expect(agreement(negotiator)).to.deep.include({
+        remoteSchemes: [QUIC, DTLS],
+        proposals: { initiator: offer(HIGH, [QUIC, QUIC, DTLS]) }
+      })
     })
 
     it('responds whoever has the lower id', () => {
@@ -629,6 +643,7 @@ describe('negotiation', () => {
         simultaneous: true,
         localSchemes: BOTH,
         remoteSchemes: [DTLS, QUIC],
+        proposals: { initiator: offer(LOW, BOTH), responder: offer(HIGH, [DTLS, QUIC]) },
         claimedId: HIGH,
         sendFirstFlight: true
       })
@@ -644,6 +659,7 @@ describe('negotiation', () => {
         simultaneous: true,
         localSchemes: [DTLS, QUIC],
         remoteSchemes: BOTH,
+        proposals: { initiator: offer(LOW, BOTH), responder: offer(HIGH, [DTLS, QUIC]) },
         claimedId: LOW,
         initiationPacket: undefined,
         sendFirstFlight: false

@@ -4,10 +4,11 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { expect } from 'aegir/chai'
 import { Uint8ArrayList } from 'uint8arraylist'
+import { equals } from 'uint8arrays/equals'
 import { SessionProbe, StreamProbe } from './fixtures/probes.ts'
 import { acceptUpgrades, createPsecPeer } from './fixtures/psec-peer.ts'
 import type { PsecPeer } from './fixtures/psec-peer.ts'
-import type { SecurityScheme } from '../src/schemes/index.ts'
+import type { ChannelBinding, SecurityScheme } from '../src/schemes/index.ts'
 import type { PacketEndpoint, PacketSocket } from '../src/sockets/index.ts'
 import type { SecuredSocket } from '../src/upgrader/index.ts'
 
@@ -93,6 +94,14 @@ export function schemeContract (name: string, setup: () => SchemeContractFixture
       it('authenticates each side to the other', () => {
         expect(dialed.session.remotePeer.equals(responder.peerId)).to.be.true()
         expect(accepted.session.remotePeer.equals(initiator.peerId)).to.be.true()
+      })
+
+      it('is bound to one channel, if at all: each side names the keys of both', () => {
+        const [near, far] = [dialed.session.binding, accepted.session.binding]
+
+        expect(near?.local).to.deep.equal(far?.remote)
+        expect(near?.remote).to.deep.equal(far?.local)
+        expect(near).to.satisfy((binding: ChannelBinding | undefined) => binding == null || !equals(binding.local, binding.remote))
       })
 
       it('names its scheme and is open', () => {

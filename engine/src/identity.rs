@@ -33,6 +33,7 @@ pub struct QuicIdentity {
     client: Arc<QuicClientConfig>,
     server: ServerConfig,
     verifier: Arc<Libp2pVerifier>,
+    public_key_info: Vec<u8>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +50,19 @@ impl QuicIdentity {
     /// `private_key` is protobuf-encoded, as libp2p stores keys.
     pub fn new(private_key: &[u8], settings: QuicSettings) -> Result<Self, IdentityError> {
         let keypair = Keypair::from_protobuf_encoding(private_key)?;
-        let (client, server, verifier) = crate::tls::configurations(&keypair)?;
+        let tls = crate::tls::configurations(&keypair)?;
         Ok(Self {
             settings,
-            client: Arc::new(client.try_into()?),
-            server: ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server)?)),
-            verifier,
+            client: Arc::new(tls.client.try_into()?),
+            server: ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls.server)?)),
+            verifier: tls.verifier,
+            public_key_info: tls.public_key_info,
         })
+    }
+
+    /// The public key of the certificate that this side shows, as DER of SubjectPublicKeyInfo.
+    pub fn public_key_info(&self) -> &[u8] {
+        &self.public_key_info
     }
 
     /// Whom this certificate, of a handshake that has ended well, belongs to.

@@ -508,9 +508,15 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             object.set("port", remote.port())?;
             object.set("data", Buffer::from(data))?;
         }
-        Notice::Secured { peer_id } => {
+        Notice::Secured {
+            peer_id,
+            local_key,
+            remote_key,
+        } => {
             object.set("type", "secured")?;
             object.set("peerId", Buffer::from(peer_id))?;
+            object.set("localKey", Buffer::from(local_key))?;
+            object.set("remoteKey", Buffer::from(remote_key))?;
         }
         Notice::Closed { cause, message } => {
             object.set("type", "closed")?;

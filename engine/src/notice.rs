@@ -20,8 +20,13 @@ pub enum Notice {
     },
     /// A datagram that JavaScript has to send, on an endpoint without a socket of its own.
     Transmit { remote: SocketAddr, data: Vec<u8> },
-    /// The handshake is done, and this is the peer it proved: its peer id as a multihash.
-    Secured { peer_id: Vec<u8> },
+    /// The handshake is done, and this is the peer it proved: its peer id as a multihash. With it the public keys of the
+    /// certificates that both sides showed, as DER of SubjectPublicKeyInfo (RFC 5280, section 4.1).
+    Secured {
+        peer_id: Vec<u8>,
+        local_key: Vec<u8>,
+        remote_key: Vec<u8>,
+    },
     /// The session is over.
     Closed { cause: CloseCause, message: String },
     /// A stream that was asked for can't be opened any more.

@@ -18,6 +18,7 @@ use crate::congestion::Goodbye;
 use crate::events::{Events, Kind};
 use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
+use crate::tls::public_key_info;
 
 /// How many bytes of one stream may be under way to JavaScript, or wait there.
 pub const STREAM_CREDIT: usize = 512 * 1024;
@@ -321,16 +322,17 @@ impl Session {
     }
 
     fn connected(&mut self, now: Instant, out: &mut Events) {
-        let peer_id = self
+        let peer = self
             .connection
             .crypto_session()
             .peer_identity()
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .and_then(|chain| {
-                let peer = self.terms.identity.peer_of(chain.first()?)?;
-                Some(peer.to_bytes())
+                let certificate = chain.first()?;
+                let peer = self.terms.identity.peer_of(certificate)?;
+                Some((peer.to_bytes(), public_key_info(certificate)?))
             });
-        let Some(peer_id) = peer_id else {
+        let Some((peer_id, remote_key)) = peer else {
             // The verifier has parsed the same certificate: this does not happen, and must not pass if it does.
             let message = "the remote showed no certificate of a libp2p peer".into();
             self.tell_closed(CloseCause::Failed, message, out);
@@ -341,7 +343,15 @@ impl Session {
         self.state = State::Secured;
         self.datagram_space = self.connection.datagrams().send_buffer_space();
         self.tell_path(now, out);
-        out.push_notice(self.id, Notice::Secured { peer_id });
+        let local_key = self.terms.identity.public_key_info().to_vec();
+        out.push_notice(
+            self.id,
+            Notice::Secured {
+                peer_id,
+                local_key,
+                remote_key,
+            },
+        );
     }
 
     fn lost(&mut self, reason: &ConnectionError, out: &mut Events) {

@@ -32,12 +32,21 @@ pub enum TlsError {
     Configuration(#[from] Error),
 }
 
-/// What an initiator and a responder with this identity use, and the verifier of both, which knows whom it has verified. The
-/// certificate is made here, and lives as long as they do.
-pub fn configurations(
-    keypair: &Keypair,
-) -> Result<(ClientConfig, ServerConfig, Arc<Libp2pVerifier>), TlsError> {
+/// What an initiator and a responder with one identity use.
+pub struct Configurations {
+    pub client: ClientConfig,
+    pub server: ServerConfig,
+    /// The verifier of both, which knows whom it has verified.
+    pub verifier: Arc<Libp2pVerifier>,
+    /// The public key of the certificate that both show, as DER of SubjectPublicKeyInfo.
+    pub public_key_info: Vec<u8>,
+}
+
+/// The certificate is made here, and lives as long as the configurations do.
+pub fn configurations(keypair: &Keypair) -> Result<Configurations, TlsError> {
     let (certificate, key) = certificate::generate(keypair)?;
+    let public_key_info = public_key_info(&certificate)
+        .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
     let signer = provider().key_provider.load_private_key(key)?;
     let resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(
         vec![certificate],
@@ -63,7 +72,18 @@ pub fn configurations(
     server.alpn_protocols = vec![ALPN.to_vec()];
     server.send_tls13_tickets = 0;
 
-    Ok((client, server, verifier))
+    Ok(Configurations {
+        client,
+        server,
+        verifier,
+        public_key_info,
+    })
+}
+
+/// A certificate's public key, as DER of SubjectPublicKeyInfo (RFC 5280, section 4.1).
+pub fn public_key_info(certificate: &CertificateDer) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.public_key().raw.to_vec())
 }
 
 /// The TLS 1.3 suites, AES first, and the hybrid key exchange X25519MLKEM768 before the classical ones.

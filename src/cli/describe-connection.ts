@@ -1,4 +1,5 @@
 import { negotiation } from '../index.ts'
+import type { ConnectionNegotiation } from '../index.ts'
 import type { Role } from '../negotiation/index.ts'
 import type { Connection } from '@libp2p/interface'
 
@@ -13,7 +14,7 @@ export interface ConnectionFields {
   simultaneous: boolean
 
   /**
-   * Whether both sides have proven that nobody tampered with the negotiation. No version can yet.
+   * Whether both sides have proved that nobody tampered with the negotiation
    */
   confirmed: boolean
 
@@ -25,14 +26,22 @@ export interface ConnectionFields {
 }
 
 /**
- * A connection of the transport as the command reports it; undefined if it is of another one
+ * How long a report waits for the negotiation to be confirmed, in milliseconds. It takes a round trip with a peer that confirms.
  */
-export function describeConnection (connection: Connection): ConnectionFields | undefined {
+const CONFIRMATION_PATIENCE = 2_000
+
+/**
+ * A connection of the transport as the command reports it, once it is known whether its negotiation is confirmed; undefined if
+ * it is of another one
+ */
+export async function describeConnection (connection: Connection): Promise<ConnectionFields | undefined> {
   const outcome = negotiation(connection)
 
   if (outcome == null) {
     return undefined
   }
+
+  const confirmed = await isConfirmed(outcome)
 
   return {
     remotePeer: connection.remotePeer.toString(),
@@ -40,9 +49,22 @@ export function describeConnection (connection: Connection): ConnectionFields | 
     scheme: outcome.scheme,
     role: outcome.role,
     simultaneous: outcome.simultaneous,
-    confirmed: false,
+    confirmed,
     agreedMs: milliseconds(outcome.timings.agreed),
     securedMs: milliseconds(outcome.timings.secured)
+  }
+}
+
+async function isConfirmed ({ confirmation }: ConnectionNegotiation): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const patience = new Promise<boolean>(resolve => {
+    timer = setTimeout(() => { resolve(false) }, CONFIRMATION_PATIENCE)
+  })
+
+  try {
+    return await Promise.race([confirmation, patience])
+  } finally {
+    clearTimeout(timer)
   }
 }
 
@@ -56,7 +78,7 @@ export function connectionText (fields: ConnectionFields): string {
   return [
     `  peer     ${fields.remotePeer}`,
     `  address  ${fields.remoteAddr}`,
-    `  scheme   ${fields.scheme}, we are the ${fields.role} (${how})`,
+    `  scheme   ${fields.scheme}, we are the ${fields.role} (${how}), ${fields.confirmed ? 'confirmed by both' : 'not confirmed'}`,
     `  took     ${fields.agreedMs} ms to agree, ${fields.securedMs} ms until secured`
   ].join('\n')
 }

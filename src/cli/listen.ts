@@ -107,18 +107,25 @@ async function serve (node: PsecNode, folder: string | undefined, { output, sign
 }
 
 function reportConnections (node: PsecNode, { output }: CommandContext): void {
-  node.addEventListener('connection:open', ({ detail: connection }) => {
-    const fields = describeConnection(connection)
+  // what is known of a connection is known a little later: it is not to be reported after its end
+  const reports = new WeakMap<Connection, Promise<void>>()
+
+  const onOpen = async (connection: Connection): Promise<void> => {
+    const fields = await describeConnection(connection)
 
     if (fields != null) {
       output.event('connection', fields, `Connection\n${connectionText(fields)}`)
     }
-  })
+  }
 
-  node.addEventListener('connection:close', ({ detail: connection }) => {
+  const onClose = async (connection: Connection): Promise<void> => {
+    await reports.get(connection)
     const remotePeer = connection.remotePeer.toString()
     output.event('closed', { remotePeer, remoteAddr: connection.remoteAddr.toString() }, `Closed ${remotePeer}`)
-  })
+  }
+
+  node.addEventListener('connection:open', ({ detail }) => { reports.set(detail, onOpen(detail)) })
+  node.addEventListener('connection:close', ({ detail }) => { void onClose(detail) })
 }
 
 function reportListening (node: PsecNode, { output }: CommandContext): void {

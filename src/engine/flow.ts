@@ -20,8 +20,10 @@ export interface NativeFlow {
 
   /**
    * The scheme gives the flow up, and leaves the socket to whoever gave it
+   *
+   * @param onClose - what it handed over with, if it did: one that never had the flow does not take it from one that has
    */
-  release (): void
+  release (onClose?: () => void): void
 
   /**
    * The scheme gives the flow up, and closes the socket

@@ -37,7 +37,7 @@ export type NativeNotice =
   { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array } |
   { type: 'validated', host: string, port: number, localHost?: string, proposal: Uint8Array, data: Uint8Array } |
   { type: 'transmit', host: string, port: number, data: Uint8Array } |
-  { type: 'secured', peerId: Uint8Array } |
+  { type: 'secured', peerId: Uint8Array, localKey: Uint8Array, remoteKey: Uint8Array } |
   { type: 'closed', cause: CloseCause, message: string } |
   { type: 'openFailed', token: number } |
   { type: 'endpointClosed', error?: string | null }

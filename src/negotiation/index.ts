@@ -7,6 +7,14 @@ import type { Propose } from '../wire/index.ts'
 export type Role = 'initiator' | 'responder'
 
 /**
+ * Of a standard negotiation, the proposal of who initiates the scheme; of a simultaneous one, those of both
+ */
+export interface Proposals {
+  initiator: Propose
+  responder?: Propose
+}
+
+/**
  * What two peers agreed on (draft, "Response")
  */
 export interface Agreement {
@@ -31,6 +39,11 @@ export interface Agreement {
    */
   localSchemes: string[]
   remoteSchemes?: string[]
+
+  /**
+   * The proposals that the agreement follows from, as they were sent and received: with repetitions, without initiation packets
+   */
+  proposals: Proposals
 
   /**
    * The peer id (multihash) that the remote's proposal claims, if there was one: the session must prove it

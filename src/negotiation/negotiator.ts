@@ -357,6 +357,7 @@ export class Negotiator {
       simultaneous: true,
       localSchemes: [...this.schemes],
       remoteSchemes: distinct(frame.schemes),
+      proposals: { initiator: this.ownOffer(), responder: offerOf(frame) },
       claimedId: frame.peerId,
       // the other's proposal does not tell whether it has ours: unlike an accept it answers nothing
       sendFirstFlight: true
@@ -387,6 +388,7 @@ export class Negotiator {
         role: 'initiator',
         simultaneous: false,
         localSchemes: [...this.schemes],
+        proposals: { initiator: this.ownOffer() },
         sendFirstFlight: !this.packetInEveryProposal || scheme !== this.schemes[0]
       })
 
@@ -502,6 +504,7 @@ export class Negotiator {
       simultaneous,
       localSchemes: [...this.schemes],
       remoteSchemes: distinct(frame.schemes),
+      proposals: simultaneous ? { initiator: offerOf(frame), responder: this.ownOffer() } : { initiator: offerOf(frame) },
       claimedId: frame.peerId,
       initiationPacket: scheme === frame.schemes[0] ? frame.initiationPacket : undefined,
       sendFirstFlight: false
@@ -518,6 +521,10 @@ export class Negotiator {
     return scheme
   }
 
+  private ownOffer (): Propose {
+    return { type: 'propose', peerId: this.localId, schemes: [...this.schemes] }
+  }
+
   private isOurs (frame: Propose): boolean {
     return compareIds(frame.peerId, this.localId) === 0
   }
@@ -525,6 +532,10 @@ export class Negotiator {
   private nothingInCommon (frame: Propose): Error {
     return new NoCommonSchemeError(`The remote offers ${quoteNames(distinct(frame.schemes))}, we speak ${quoteNames(this.schemes)}, and may choose none of them. Configure a scheme that both speak.`)
   }
+}
+
+function offerOf ({ type, peerId, schemes }: Propose): Propose {
+  return { type, peerId, schemes }
 }
 
 function distinct (schemes: string[]): string[] {

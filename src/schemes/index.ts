@@ -124,6 +124,16 @@ export interface SecureSessionHandler {
 }
 
 /**
+ * What tells a session from every other one, also from two that somebody in between has joined: the public keys of the
+ * certificates that both sides have proved to hold the private keys of, as DER of SubjectPublicKeyInfo (RFC 5280, section 4.1).
+ * What is the local side's here has to be the remote side's there, byte by byte.
+ */
+export interface ChannelBinding {
+  readonly local: Uint8Array
+  readonly remote: Uint8Array
+}
+
+/**
  * An authenticated session with one peer. It owns its packet socket and closes it when it ends.
  */
 export interface SecureSession {
@@ -138,6 +148,12 @@ export interface SecureSession {
   readonly remotePeer: PeerId
 
   readonly status: 'open' | 'closing' | 'closed'
+
+  /**
+   * What a proof made inside the session is bound to. A session of a scheme that has none can't be confirmed (see
+   * `docs/confirm.md`): to the other side it is one of a peer that does not confirm.
+   */
+  readonly binding?: ChannelBinding
 
   /**
    * The most bytes that `sendDatagram` takes now; it may grow and shrink with the path. 0 if the remote takes none.

@@ -322,7 +322,11 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
         this.#onHandedOverClose = onClose
         this.#owner.onHandOver()
       },
-      release: () => { this.#onHandedOverClose = undefined },
+      release: (onClose) => {
+        if (this.#onHandedOverClose === onClose) {
+          this.#onHandedOverClose = undefined
+        }
+      },
       close: () => { this.close() }
     }
   }

@@ -14,6 +14,7 @@ export interface PsecConnectionInit extends AbstractMultiaddrConnectionInit {
  */
 export class PsecConnection extends AbstractMultiaddrConnection {
   readonly #session: SecureSession
+  #refused = false
 
   constructor (init: PsecConnectionInit) {
     super(init)
@@ -25,8 +26,18 @@ export class PsecConnection extends AbstractMultiaddrConnection {
     throw new InvalidParametersError('This connection is multiplexed by its session, open a stream to send data')
   }
 
+  /**
+   * End at once on this side, and leave it to the caller to end the session
+   */
+  refuse (err: Error): void {
+    this.#refused = true
+    this.abort(err)
+  }
+
   sendReset (err: Error): void {
-    this.#session.abort(err)
+    if (!this.#refused) {
+      this.#session.abort(err)
+    }
   }
 
   async sendClose (options?: AbortOptions): Promise<void> {

@@ -1,16 +1,23 @@
 import { UnexpectedPeerError } from '@libp2p/interface'
 import { raceSignal } from 'race-signal'
+import { realClock } from '../clock.ts'
 import { SessionFailedError } from '../errors.ts'
 import { getDatagramService, recordSession, SessionRecord } from '../sessions.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
+import { Confirmation } from './confirmation.ts'
 import { PsecConnection } from './connection.ts'
+import { countConfirmation } from './metrics.ts'
 import { packetAddressToMultiaddr, toBareMultiaddr } from './multiaddr.ts'
 import { PsecMuxerFactory } from './muxer.ts'
+import type { ConfirmationOutcome } from './confirmation.ts'
 import type { PsecMetrics } from './metrics.ts'
+import type { ConfirmPolicy } from '../confirm/index.ts'
 import type { PsecDialOptions } from '../index.ts'
+import type { SecureSession } from '../schemes/index.ts'
+import type { ConnectionNegotiation } from '../sessions.ts'
 import type { PacketSocket } from '../sockets/index.ts'
 import type { PsecUpgrader, SecuredSocket } from '../upgrader/index.ts'
-import type { AbortOptions, ComponentLogger, Connection, CounterGroup, Libp2pEvents, PeerId, Upgrader, UpgraderWithoutEncryptionOptions } from '@libp2p/interface'
+import type { AbortOptions, ComponentLogger, Connection, CounterGroup, Libp2pEvents, Logger, PeerId, PrivateKey, Upgrader, UpgraderWithoutEncryptionOptions } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { TypedEventTarget } from 'main-event'
 
@@ -21,7 +28,16 @@ export interface LinkContext {
   psecUpgrader: PsecUpgrader
   events: TypedEventTarget<Libp2pEvents>
   logger: ComponentLogger
+  log: Logger
   metrics: PsecMetrics
+  peerId: PeerId
+  privateKey: PrivateKey
+  confirm: ConfirmPolicy
+
+  /**
+   * In milliseconds
+   */
+  confirmTimeout: number
 }
 
 export interface LinkDialOptions extends PsecDialOptions {
@@ -49,6 +65,20 @@ export interface LinkAcceptOptions {
  */
 const SUPPLANTED = 0x1004
 
+/**
+ * A secured socket whose negotiation is being confirmed
+ */
+interface ConfirmableSocket {
+  /**
+   * Without the confirm stream
+   */
+  session: SecureSession
+  negotiation: ConnectionNegotiation
+  outcome: Promise<ConfirmationOutcome>
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+
 interface AdapterInit {
   remoteAddr: Multiaddr
   direction: 'inbound' | 'outbound'
@@ -65,16 +95,18 @@ export class Link {
   readonly socket: PacketSocket
   readonly #context: LinkContext
   readonly #controller = new AbortController()
-  readonly #firstSecured = Promise.withResolvers<SecuredSocket>()
+  readonly #firstSecured = Promise.withResolvers<ConfirmableSocket>()
   /** Dials that have not got as far as libp2p's upgrade */
   readonly #securing = new Set<Promise<void>>()
   #predecessor?: Link
   #successor?: Link
   #participants = 0
-  #secured?: SecuredSocket
+  #secured?: ConfirmableSocket
   #connection?: Promise<Connection>
   #maConn?: PsecConnection
   #connected = false
+  /** Why a session that was secured must not be used */
+  #refused?: Error
 
   constructor (socket: PacketSocket, context: LinkContext, predecessor?: Link) {
     this.socket = socket
@@ -141,11 +173,10 @@ export class Link {
    */
   async accept (options: LinkAcceptOptions): Promise<Connection> {
     return this.#participate(async () => {
-      const secured = await this.#context.psecUpgrader.upgradeInbound(this.socket, {
+      const secured = this.#onSecured(await this.#context.psecUpgrader.upgradeInbound(this.socket, {
         firstDatagram: options.firstDatagram,
         signal: options.handshakeSignal
-      })
-      this.#onSecured(secured)
+      }))
 
       // whoever dialled meanwhile wants the connection, and is not subject to the limits that libp2p sets to strangers
       await Promise.all(this.#securing)
@@ -217,7 +248,7 @@ export class Link {
     return { connection: this.#connection }
   }
 
-  async #secure (options: LinkDialOptions): Promise<SecuredSocket> {
+  async #secure (options: LinkDialOptions): Promise<ConfirmableSocket> {
     if (this.#secured == null) {
       try {
         const secured = await this.#context.psecUpgrader.upgradeOutbound(this.socket, {
@@ -225,9 +256,8 @@ export class Link {
           onProgress: options.onProgress,
           remotePeer: options.remotePeer
         })
-        this.#onSecured(secured)
 
-        return secured
+        return this.#onSecured(secured)
       } catch (err: any) {
         // secured in this very moment: those who waited for it are about to be told
         if (err.name !== 'InvalidParametersError' || this.#participants === 1 || this.socket.status === 'closed') {
@@ -247,10 +277,101 @@ export class Link {
     return secured
   }
 
-  #onSecured (secured: SecuredSocket): void {
-    this.#secured = secured
-    this.#firstSecured.resolve(secured)
-    this.#predecessor?.supersede(this)
+  #onSecured (secured: SecuredSocket): ConfirmableSocket {
+    if (this.#secured == null) {
+      this.#secured = this.#confirm(secured)
+      this.#firstSecured.resolve(this.#secured)
+      this.#predecessor?.supersede(this)
+    }
+
+    return this.#secured
+  }
+
+  /**
+   * Have both sides prove what they saw of the negotiation
+   */
+  #confirm (secured: SecuredSocket): ConfirmableSocket {
+    const { peerId, privateKey, confirm, confirmTimeout } = this.#context
+    const begun = realClock.now()
+    const confirmation = new Confirmation({
+      secured,
+      policy: confirm,
+      localPeer: peerId,
+      privateKey,
+      clock: realClock,
+      timeout: confirmTimeout,
+      onRefused: (err) => { this.#refuse(err) }
+    })
+    const negotiation: Mutable<ConnectionNegotiation> = {
+      ...secured.negotiation,
+      timings: { ...secured.negotiation.timings },
+      confirmed: false,
+      confirmation: confirmation.outcome.then(outcome => {
+        this.#tellOutcome(outcome)
+
+        if (outcome.type !== 'confirmed') {
+          return false
+        }
+
+        negotiation.confirmed = true
+        negotiation.timings.confirmed = negotiation.timings.secured + realClock.now() - begun
+
+        // what counts is what both sides saw
+        if (negotiation.simultaneous && !outcome.transcript.simultaneous) {
+          negotiation.simultaneous = false
+          negotiation.remoteSchemes = undefined
+        }
+
+        return true
+      })
+    }
+
+    return { session: confirmation.session, negotiation, outcome: confirmation.outcome }
+  }
+
+  #tellOutcome (outcome: ConfirmationOutcome): void {
+    const { confirm, log, metrics } = this.#context
+
+    if (confirm === 'off') {
+      return
+    }
+
+    const err = outcome.type === 'confirmed' ? undefined : outcome.error
+    countConfirmation(metrics, err)
+
+    if (err != null) {
+      log('negotiation with %s is not confirmed - %e', formatPacketAddress(this.socket.remoteAddress), err)
+    }
+  }
+
+  #refuse (err: Error): void {
+    this.#context.log.error('closing the session with %s - %e', formatPacketAddress(this.socket.remoteAddress), err)
+    this.#refused = err
+    // the session itself ends with a last message to the remote
+    this.#maConn?.refuse(err)
+  }
+
+  /**
+   * Wait for as much of the confirmation as libp2p's upgrade has to wait for. Rejects if there must not be a connection.
+   */
+  async #untilConfirmed (secured: ConfirmableSocket): Promise<void> {
+    if (this.#context.confirm === 'require') {
+      const outcome = await secured.outcome
+
+      if (outcome.type !== 'confirmed') {
+        throw outcome.error
+      }
+    }
+
+    await this.#throwIfRefused(secured)
+  }
+
+  async #throwIfRefused (secured: ConfirmableSocket): Promise<void> {
+    if (this.#refused != null) {
+      // whoever hears of it may be the last, and would cut off what is still to be said
+      await secured.outcome
+      throw this.#refused
+    }
   }
 
   /**
@@ -272,7 +393,8 @@ export class Link {
     }
   }
 
-  async #upgradeOutbound (secured: SecuredSocket, ma: Multiaddr, options: LinkDialOptions): Promise<Connection> {
+  async #upgradeOutbound (secured: ConfirmableSocket, ma: Multiaddr, options: LinkDialOptions): Promise<Connection> {
+    await this.#untilConfirmed(secured)
     const { maConn, upgradeOptions } = this.#adapt(secured, {
       remoteAddr: toBareMultiaddr(ma),
       direction: 'outbound',
@@ -289,12 +411,14 @@ export class Link {
 
       return this.#onConnection(connection, maConn)
     } catch (err: any) {
+      await this.#throwIfRefused(secured)
       maConn.abort(err)
       throw err
     }
   }
 
-  async #upgradeInbound (secured: SecuredSocket, upgrader: Upgrader): Promise<Connection> {
+  async #upgradeInbound (secured: ConfirmableSocket, upgrader: Upgrader): Promise<Connection> {
+    await this.#untilConfirmed(secured)
     const { maConn, upgradeOptions } = this.#adapt(secured, {
       remoteAddr: packetAddressToMultiaddr(this.socket.remoteAddress),
       direction: 'inbound',
@@ -316,6 +440,7 @@ export class Link {
 
       return this.#onConnection(connection, maConn)
     } catch (err: any) {
+      await this.#throwIfRefused(secured)
       maConn.abort(err)
       throw err
     } finally {
@@ -336,7 +461,7 @@ export class Link {
   /**
    * The session in the form that libp2p's upgrader takes
    */
-  #adapt ({ session, negotiation }: SecuredSocket, init: AdapterInit): { maConn: PsecConnection, upgradeOptions: UpgraderWithoutEncryptionOptions } {
+  #adapt ({ session, negotiation }: ConfirmableSocket, init: AdapterInit): { maConn: PsecConnection, upgradeOptions: UpgraderWithoutEncryptionOptions } {
     const { events, logger, metrics } = this.#context
     const maConn = new PsecConnection({ ...init, session, log: logger.forComponent('libp2p:psec:connection') })
     const record = new SessionRecord(session, negotiation)

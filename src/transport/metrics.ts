@@ -1,3 +1,4 @@
+import { ConfirmationFailedError } from '../errors.ts'
 import type { CounterGroup, MetricGroup, Metrics } from '@libp2p/interface'
 
 /**
@@ -21,9 +22,32 @@ export interface PsecMetrics {
   listenerErrors?: CounterGroup
   /** 1 while a local address is listened on */
   listenerStatus?: MetricGroup
+  /**
+   * By outcome: `confirmed`, `unsupported`, `timed_out`, `interrupted`, `malformed`, `downgrade`
+   */
+  confirmations?: CounterGroup
   streams?: CounterGroup
   /** `no_receiver`: datagrams that came while no datagrams service ran */
   droppedDatagrams?: CounterGroup
+}
+
+const CONFIRMATION_FAILURES: Record<ConfirmationFailedError['reason'], string> = {
+  unsupported: 'unsupported',
+  timedOut: 'timed_out',
+  interrupted: 'interrupted',
+  malformed: 'malformed'
+}
+
+export function countConfirmation (metrics: PsecMetrics, err?: Error): void {
+  let outcome = 'confirmed'
+
+  if (err instanceof ConfirmationFailedError) {
+    outcome = CONFIRMATION_FAILURES[err.reason]
+  } else if (err != null) {
+    outcome = 'downgrade'
+  }
+
+  metrics.confirmations?.increment({ [outcome]: true })
 }
 
 /**
@@ -85,6 +109,10 @@ export function registerMetrics (metrics: Metrics | undefined, sources: MetricSo
     listenerStatus: metrics?.registerMetricGroup('libp2p_psec_listener_status_info', {
       label: 'address',
       help: 'Current status of the PSEC listener: 1 while it listens'
+    }),
+    confirmations: metrics?.registerCounterGroup('libp2p_psec_confirmations_total', {
+      label: 'outcome',
+      help: 'Total count of confirmations of PSEC negotiations by outcome'
     }),
     streams: metrics?.registerCounterGroup('libp2p_psec_muxer_streams_total', {
       label: 'event',

@@ -12,6 +12,7 @@ import { toDialTarget } from './multiaddr.ts'
 import { LocalPorts } from './ports.ts'
 import { resolveTarget } from './resolve.ts'
 import type { PsecMetrics } from './metrics.ts'
+import type { ConfirmPolicy } from '../confirm/index.ts'
 import type { InboundLimits, PsecComponents, PsecDialEvents, PsecDialOptions, PsecInit } from '../index.ts'
 import type { SecurityScheme } from '../schemes/index.ts'
 import type { PacketAddress, PacketEndpointFactory, PacketSocket } from '../sockets/index.ts'
@@ -20,6 +21,12 @@ import type { Multiaddr } from '@multiformats/multiaddr'
 
 const DEFAULT_MAX_PENDING_INBOUND = 256
 const DEFAULT_MAX_HELD_OFF_INBOUND = 65_536
+
+const CONFIRM_POLICIES: ConfirmPolicy[] = ['require', 'prefer', 'off']
+const DEFAULT_CONFIRM_TIMEOUT = 10_000
+
+/** What `setTimeout` can wait for */
+const MAX_TIMEOUT = 0x7fffffff
 
 /** How long connections may take to close when the transport stops, in milliseconds, before they are aborted */
 const CLOSE_TIMEOUT = 500
@@ -57,7 +64,8 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
 
   /**
    * @throws {PrivateNetworkError} if the node has a connection protector
-   * @throws {InvalidParametersError} if the schemes can't be offered, or a limit is no number of things
+   * @throws {InvalidParametersError} if the schemes can't be offered, a limit is no number of things, or the options of the
+   * confirmation are none
    */
   constructor (components: PsecComponents, init: PsecTransportInit) {
     if (components.connectionProtector != null) {
@@ -82,7 +90,11 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
       psecUpgrader: this.#upgrader,
       events: components.events,
       logger: components.logger,
-      metrics: this.#metrics
+      log: this.#log,
+      metrics: this.#metrics,
+      peerId: components.peerId,
+      privateKey: components.privateKey,
+      ...confirmOptions(init)
     })
   }
 
@@ -107,7 +119,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
    * new port.
    *
    * Errors: `AddressNotResolvedError`, `NoAnswerError`, `NoCommonSchemeError`, `HandshakeFailedError`,
-   * `SelfNegotiationError`, `UnexpectedPeerError`, `EngineUnavailableError`, what libp2p's upgrader throws, and the
+   * `SelfNegotiationError`, `UnexpectedPeerError`, `ConfirmationFailedError`, `DowngradeDetectedError`, `EngineUnavailableError`, what libp2p's upgrader throws, and the
    * signal's reason.
    */
   async dial (ma: Multiaddr, options: PsecDialOptions): Promise<Connection> {
@@ -212,6 +224,18 @@ function inboundLimits (init: InboundLimits): Required<InboundLimits> {
   }
 
   return limits
+}
+
+function confirmOptions ({ confirm = 'prefer', confirmTimeout = DEFAULT_CONFIRM_TIMEOUT }: PsecInit): { confirm: ConfirmPolicy, confirmTimeout: number } {
+  if (!CONFIRM_POLICIES.includes(confirm)) {
+    throw new InvalidParametersError(`psec: confirm is one of "${CONFIRM_POLICIES.join('", "')}", not ${JSON.stringify(confirm)}`)
+  }
+
+  if (!(confirmTimeout > 0 && confirmTimeout <= MAX_TIMEOUT)) {
+    throw new InvalidParametersError(`psec: confirmTimeout is a number of milliseconds above 0 and up to ${MAX_TIMEOUT}, not ${confirmTimeout}`)
+  }
+
+  return { confirm, confirmTimeout }
 }
 
 function newShutdown (): AbortController {

@@ -2,7 +2,7 @@
  * The PSEC upgrader: drives a negotiation on a packet socket with a real clock, hands the socket to the agreed scheme, and
  * checks who is there. Any packet transport can use it: implement `PacketSocket`, and get everything else.
  */
-import type { Role } from '../negotiation/index.ts'
+import type { Proposals, Role } from '../negotiation/index.ts'
 import type { SecureSession, SecurityScheme } from '../schemes/index.ts'
 import type { PacketSocket } from '../sockets/index.ts'
 import type { AbortOptions, ComponentLogger, Metrics, PeerId, PrivateKey } from '@libp2p/interface'
@@ -72,6 +72,11 @@ export interface Negotiation {
 export interface SecuredSocket {
   session: SecureSession
   negotiation: Negotiation
+
+  /**
+   * What the two sides have to have seen alike, see `docs/confirm.md`
+   */
+  proposals: Proposals
 }
 
 export type PsecProgressEvents =

@@ -184,7 +184,8 @@ export class Upgrade {
           localSchemes: agreement.localSchemes,
           remoteSchemes: agreement.remoteSchemes,
           timings: { agreed, secured: this.#elapsed }
-        }
+        },
+        proposals: agreement.proposals
       }, agreement)
     } catch (err: any) {
       this.#fail(err)

@@ -100,7 +100,19 @@ impl End {
 
     fn secured_peer(&self) -> Option<&[u8]> {
         self.notices().find_map(|notice| match notice {
-            Notice::Secured { peer_id } => Some(&peer_id[..]),
+            Notice::Secured { peer_id, .. } => Some(&peer_id[..]),
+            _ => None,
+        })
+    }
+
+    /// The local certificate's public key, and the remote's.
+    fn certificate_keys(&self) -> Option<(&[u8], &[u8])> {
+        self.notices().find_map(|notice| match notice {
+            Notice::Secured {
+                local_key,
+                remote_key,
+                ..
+            } => Some((&local_key[..], &remote_key[..])),
             _ => None,
         })
     }
@@ -282,6 +294,10 @@ fn both_sides_learn_who_the_other_is() {
     net.secure();
     assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
     assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+
+    let (alices, bobs) = net.a.certificate_keys().unwrap();
+    assert_eq!(net.b.certificate_keys(), Some((bobs, alices)));
+    assert_ne!(alices, bobs);
 }
 
 #[test]

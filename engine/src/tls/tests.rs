@@ -132,10 +132,12 @@ fn refused(credentials: &Credentials) -> bool {
 #[test]
 fn two_honest_peers_learn_who_the_other_is() {
     let (alice, bob) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-    let (client, _, verifier) = configurations(&alice).unwrap();
-    let (_, server, _) = configurations(&bob).unwrap();
-    handshake(client, server).unwrap();
-    let known = verifier.verified.lock().unwrap();
+    let (alice, bobs) = (
+        configurations(&alice).unwrap(),
+        configurations(&bob).unwrap(),
+    );
+    handshake(alice.client, bobs.server).unwrap();
+    let known = alice.verifier.verified.lock().unwrap();
     assert_eq!(known.len(), 1);
     assert_eq!(known[0].1, bob.public().to_peer_id());
 }

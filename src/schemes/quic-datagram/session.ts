@@ -8,7 +8,7 @@ import { QuicStream } from './stream.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
 import type { CloseCause, NativeNotice, NativeQuicIdentity } from '../../engine/native.ts'
 import type { EnginePort, SessionEvents } from '../../engine/port.ts'
-import type { ProceedOptions, RespondOptions, SecureSession, SecureSessionHandler, SecureStream } from '../index.ts'
+import type { ChannelBinding, ProceedOptions, RespondOptions, SecureSession, SecureSessionHandler, SecureStream } from '../index.ts'
 import type { AbortOptions, Logger, PeerId } from '@libp2p/interface'
 
 /**
@@ -51,8 +51,10 @@ export class QuicSession implements SecureSession, SessionEvents {
   readonly #heldStreams: QuicStream[] = []
   readonly #heldDatagrams: Uint8Array[] = []
   readonly #dropped = { sendQueueFull: 0, receiveQueueFull: 0, pathShrunk: 0 }
+  #onSocketClose?: () => void
   #handler?: SecureSessionHandler
   #remotePeer?: PeerId
+  #binding?: ChannelBinding
   #status: 'open' | 'closing' | 'closed' = 'open'
   #error?: Error
   #lastToken = 0
@@ -78,6 +80,10 @@ export class QuicSession implements SecureSession, SessionEvents {
     }
 
     return this.#remotePeer
+  }
+
+  get binding (): ChannelBinding | undefined {
+    return this.#binding
   }
 
   get status (): 'open' | 'closing' | 'closed' {
@@ -224,6 +230,7 @@ export class QuicSession implements SecureSession, SessionEvents {
   onNotice (notice: NativeNotice): void {
     switch (notice.type) {
       case 'secured':
+        this.#binding = { local: notice.localKey, remote: notice.remoteKey }
         this.#onSecured(notice.peerId)
         break
       case 'openFailed':
@@ -316,7 +323,8 @@ export class QuicSession implements SecureSession, SessionEvents {
   }
 
   #handOver (): void {
-    this.#flow.handOver(() => { this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`)) })
+    this.#onSocketClose = () => { this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`)) }
+    this.#flow.handOver(this.#onSocketClose)
   }
 
   async #handshake (options: AbortOptions): Promise<SecureSession> {
@@ -375,7 +383,7 @@ export class QuicSession implements SecureSession, SessionEvents {
 
     // Before it is secured, the socket belongs to whoever waits for that, and hears why it failed.
     if (this.#remotePeer == null) {
-      this.#flow.release()
+      this.#flow.release(this.#onSocketClose)
     } else {
       this.#flow.close()
     }
