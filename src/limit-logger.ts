@@ -9,13 +9,26 @@ const MAX_LINES = 50
 const INTERVAL = 1000
 
 /**
+ * A level of a logger. Those of libp2p's own know whether anybody reads them.
+ */
+interface Write {
+  (formatter: any, ...args: any[]): void
+  enabled?: boolean
+}
+
+/**
  * A logger for what strangers can cause: it lets 50 lines a second through, and tells how many it kept back. Internal.
  */
 export function limitLogger (log: Logger, clock: Clock = realClock): Logger {
   let since = -Infinity
   let lines = 0
 
-  const limited = (write: (formatter: any, ...args: any[]) => void) => (formatter: any, ...args: any[]): void => {
+  const limited = (write: Write) => (formatter: any, ...args: any[]): void => {
+    // what nobody would see takes no room of what somebody would: traces are off more often than not
+    if (write.enabled === false) {
+      return
+    }
+
     const now = clock.now()
 
     if (now - since >= INTERVAL) {
@@ -30,13 +43,13 @@ export function limitLogger (log: Logger, clock: Clock = realClock): Logger {
     lines++
 
     if (lines <= MAX_LINES) {
-      write(formatter, ...args)
+      write.call(log, formatter, ...args)
     }
   }
 
   return Object.defineProperty(Object.assign(limited(log), {
-    error: limited((formatter, ...args) => { log.error(formatter, ...args) }),
-    trace: limited((formatter, ...args) => { log.trace(formatter, ...args) }),
+    error: limited(log.error),
+    trace: limited(log.trace),
     newScope: (name: string) => limitLogger(log.newScope(name), clock),
     enabled: false
   }), 'enabled', { get: () => log.enabled })
