@@ -108,10 +108,10 @@ describe('inbound connections on their way', () => {
     links.push(...add(1))
     expect(isUnderPressure()).to.equal(true)
 
-    for (const link of links.splice(0, 2)) {
+    links.splice(0, 2).forEach(link => {
       pending.delete(link)
       expect(isUnderPressure()).to.equal(true)
-    }
+    })
 
     pending.delete(links[0])
     expect(isUnderPressure()).to.equal(false)
@@ -135,7 +135,7 @@ describe('inbound connections on their way', () => {
   it('always put pressure on with a threshold of 0', () => {
     setup({ validationThreshold: 0 })
     expect(isUnderPressure()).to.equal(true)
-    add(1).forEach(link => { pending.delete(link) })
+    pending.delete(add(1)[0])
     expect(isUnderPressure()).to.equal(true)
   })
 
@@ -157,7 +157,7 @@ describe('inbound connections on their way', () => {
   it('leave no trace when they are done', () => {
     setup({ max: 4, maxPerPrefix: 2, validationThreshold: 2 })
 
-    for (let i = 0; i < 3; i++) {
+    const fillAndEmpty = (): void => {
       const links = [...add(2, false, '192.0.2.1'), ...add(2, true, '2001:db8::1')]
       expect(pending.size).to.equal(4)
       links.forEach(link => { pending.delete(link) })
@@ -166,6 +166,9 @@ describe('inbound connections on their way', () => {
       expect(pending.refuses('192.0.2.2', false)).to.equal(undefined)
       expect(pending.refuses('2001:db8::2', false)).to.equal(undefined)
     }
+
+    fillAndEmpty()
+    fillAndEmpty()
   })
 
   it('are done once', () => {

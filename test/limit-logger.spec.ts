@@ -19,7 +19,7 @@ describe('the logger for what strangers can cause', () => {
   })
 
   function recorder (name: string): Logger {
-    const write = (level: string) => {
+    const write = (level: string): object => {
       const line = (formatter: string, ...args: any[]): void => { lines.push([`${name}${level}`, formatter, ...args].join(' ')) }
 
       // as `debug` has it, and so libp2p's own loggers
