@@ -73,7 +73,8 @@ async function createTarget (init: PsecInit, options: NodeOptions<{}> = {}): Pro
 
     await stream.close()
   })
-  const address = multiaddr(node.getMultiaddrs()[0].toString().replace(/\/p2p\/.*/, ''))
+  // of one that only dials nobody asks for it
+  const address = multiaddr(node.getMultiaddrs()[0]?.toString().replace(/\/p2p\/.*/, '') ?? '/ip4/127.0.0.1/udp/0')
 
   return { node, address, port: Number(address.getComponents()[1].value), metrics }
 }
@@ -138,7 +139,7 @@ class Stranger {
     return this.answers.reduce((sum, { byteLength }) => sum + byteLength, 0)
   }
 
-  send ({ port }: Target, datagram: Uint8Array): void {
+  send ({ port }: Pick<Target, 'port'>, datagram: Uint8Array): void {
     this.#socket.send(datagram, port, HOST)
   }
 
@@ -469,6 +470,29 @@ describe('strangers who have to prove their address', () => {
     expect(third.answers).to.be.empty()
     expect(pending(bob)).to.equal(3)
     expect(events(bob, 'turned_away')).to.equal(0)
+  })
+
+  it('are counted, and so is what they send on, where they are turned away', async () => {
+    const bob = await createTarget({ maxPendingInbound: 0, validationThreshold: 1 })
+    const stranger = await proposeFrom(bob, HOST)
+    await eventually(() => events(bob, 'turned_away') === 1)
+    // what follows a proposal on its heels gets to JavaScript
+    ;[0x40, 0xc0, 1, 255].forEach(byte => { stranger.send(bob, Uint8Array.of(byte)) })
+    await eventually(() => dropped(bob, 'no_proposal') === 4)
+    expect(stats(bob).strangers).to.equal(0)
+    expect(stranger.answers).to.be.empty()
+  })
+
+  it('are counted at a port that does not listen', async () => {
+    const endpoints = trackEndpoints()
+    const bob = await createTarget({})
+    const alice = await createTarget({ endpoints }, { listen: [] })
+    await dial(alice.node, bob.address)
+    const stranger = await openStranger()
+    const { port } = endpoints.endpoints[0].localAddress
+    stranger.send({ port }, await createProposal([QUIC_DATAGRAM]))
+    await eventually(() => stats(alice).unaccepted === 1)
+    expect(stats(bob).unaccepted).to.equal(0)
   })
 
   it('are counted while they are on their way, by the address that they came to', async () => {

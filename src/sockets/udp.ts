@@ -50,6 +50,7 @@ export class UdpEndpoint implements PacketEndpoint {
   readonly #port: EnginePort
   readonly #remotes = new Map<string, Remote>()
   #acceptor?: PacketAcceptor
+  #unaccepted = 0
   #status: 'open' | 'closed' = 'open'
   #closing?: Promise<void>
 
@@ -75,10 +76,11 @@ export class UdpEndpoint implements PacketEndpoint {
   }
 
   /**
-   * Counters of the port since it was opened
+   * Counters of the port since it was opened: the engine's (`NativeStats`), and `unaccepted`, datagrams of strangers that came
+   * while nobody took any
    */
   get stats (): Readonly<Record<string, number>> {
-    return { ...this.#port.stats }
+    return { ...this.#port.stats, unaccepted: this.#unaccepted }
   }
 
   accept (acceptor: PacketAcceptor | undefined): void {
@@ -211,8 +213,8 @@ export class UdpEndpoint implements PacketEndpoint {
 
     if (entry != null) {
       this.#deliver(entry, datagram, localHost)
-    } else if (this.#acceptor?.filter(datagram, remote, false) === true) {
-      this.#acceptor.onSocket(this.#open(remote, localHost), datagram, false)
+    } else if (this.#accepts(datagram, remote, false)) {
+      this.#acceptor?.onSocket(this.#open(remote, localHost), datagram, false)
     }
   }
 
@@ -222,11 +224,20 @@ export class UdpEndpoint implements PacketEndpoint {
     // The proof came twice, or a dial of ours has begun meanwhile.
     if (entry != null) {
       this.#deliver(entry, datagram, localHost)
-    } else if (this.#acceptor?.filter(proposal, remote, true) === true) {
+    } else if (this.#accepts(proposal, remote, true)) {
       const socket = this.#open(remote, localHost)
-      this.#acceptor.onSocket(socket, proposal, true)
+      this.#acceptor?.onSocket(socket, proposal, true)
       socket.receive(datagram, localHost)
     }
+  }
+
+  #accepts (datagram: Uint8Array, remote: PacketAddress, validated: boolean): boolean {
+    if (this.#acceptor == null) {
+      this.#unaccepted++
+      return false
+    }
+
+    return this.#acceptor.filter(datagram, remote, validated)
   }
 
   #deliver ({ address, sockets }: Remote, datagram: Uint8Array, localHost?: string): void {

@@ -6,7 +6,7 @@ import type { CounterGroup, Metrics } from '@libp2p/interface'
 export interface UpgraderMetrics {
   /** `propose_sent`, `accept_received`, ... */
   frames?: CounterGroup
-  /** Datagrams that came and meant nothing: `invalid`, `unexpected`, `hold_full` */
+  /** Datagrams that came and meant nothing: `invalid`, `unexpected`, `hold_full`; of a stranger, `no_proposal` */
   dropped?: CounterGroup
   /** How upgrades ended, see `outcomeOf`; and `renewed` where a remote proposed afresh */
   negotiations?: CounterGroup

@@ -7,8 +7,8 @@ import { registerMetrics } from './metrics.ts'
 import { prepareAnswers } from './prepare-answers.ts'
 import { Upgrade } from './upgrade.ts'
 import type { InboundUpgradeOptions, PsecUpgraderComponents, PsecUpgraderInit, SecuredSocket, UpgradeOptions } from './index.ts'
-import type { UpgradeContext } from './upgrade.ts'
 import type { PreparedAnswers } from './prepare-answers.ts'
+import type { UpgradeContext } from './upgrade.ts'
 import type { Clock } from '../clock.ts'
 import type { SecurityScheme } from '../schemes/index.ts'
 import type { PacketSocket } from '../sockets/index.ts'
@@ -71,11 +71,12 @@ export class PsecUpgrader {
 
   /**
    * Whether a stranger's datagram is a valid proposal, and deserves a socket. Made for `PacketAcceptor.filter`: keeps no state,
-   * never throws.
+   * never throws, counts what it turns away.
    */
   isProposal (datagram: Uint8Array): boolean {
     // the draft's "Frames": all but a few of a stranger's datagrams end here
     if (datagram[0] !== 0) {
+      this.#context.metrics.dropped?.increment({ no_proposal: true })
       return false
     }
 
