@@ -408,7 +408,8 @@ describe('a flow\'s send queue', () => {
   })
 
   it('drops what is sent regardless of it, and counts that', async () => {
-    const alice = await createNode({ services: { datagrams: datagrams() } })
+    const { metrics, calculated } = recordMetrics()
+    const alice = await createNode({ metrics, services: { datagrams: datagrams() } })
     const bob = await createNode({ services: { datagrams: datagrams() } })
     await accept(bob)
     const flow = await alice.services.datagrams.open(bob.getMultiaddrs(), GAME)
@@ -421,6 +422,12 @@ describe('a flow\'s send queue', () => {
 
     expect(flow.dropped.sendQueueFull).to.be.greaterThan(0)
     expect(flow.sent + flow.dropped.sendQueueFull).to.equal(count)
+
+    const droppedBySessions = (): unknown => calculated('libp2p_datagrams_session_dropped_total')
+    expect(droppedBySessions()).to.include({ sendQueueFull: flow.dropped.sendQueueFull })
+    await flow.connection.close()
+    await eventually(() => alice.getConnections().length === 0)
+    expect(droppedBySessions()).to.include({ sendQueueFull: flow.dropped.sendQueueFull })
   })
 })
 

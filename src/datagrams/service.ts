@@ -43,6 +43,8 @@ export class DatagramsService implements Datagrams, Startable {
   readonly #sessions = new Map<SessionRecord, SessionFlows>()
   /** What sessions that are over have lost */
   readonly #dropped: Record<string, number> = { closed: 0, early: 0, invalid: 0 }
+  /** What they have lost before it got to any flow, or after */
+  readonly #droppedBySessions: Record<string, number> = {}
   #started = false
 
   constructor (components: DatagramsComponents, init: DatagramsInit) {
@@ -63,6 +65,11 @@ export class DatagramsService implements Datagrams, Startable {
       label: 'reason',
       help: 'Total count of received datagrams that belonged to no open flow by reason',
       calculate: () => this.#countDropped()
+    })
+    components.metrics?.registerCounterGroup('libp2p_datagrams_session_dropped_total', {
+      label: 'reason',
+      help: 'Total count of datagrams for which the queues of sessions had no room, or the path had become too small, by reason',
+      calculate: () => this.#countDroppedBySessions()
     })
   }
 
@@ -254,9 +261,8 @@ export class DatagramsService implements Datagrams, Startable {
     if (flows != null) {
       this.#sessions.delete(session)
 
-      for (const [reason, count] of Object.entries(flows.dropped)) {
-        this.#dropped[reason] += count
-      }
+      addCounts(this.#dropped, flows.dropped)
+      addCounts(this.#droppedBySessions, session.droppedDatagrams)
     }
   }
 
@@ -275,12 +281,26 @@ export class DatagramsService implements Datagrams, Startable {
     const counts = { ...this.#dropped }
 
     for (const flows of this.#sessions.values()) {
-      for (const [reason, count] of Object.entries(flows.dropped)) {
-        counts[reason] += count
-      }
+      addCounts(counts, flows.dropped)
     }
 
     return counts
+  }
+
+  #countDroppedBySessions (): Record<string, number> {
+    const counts = { ...this.#droppedBySessions }
+
+    for (const session of this.#sessions.keys()) {
+      addCounts(counts, session.droppedDatagrams)
+    }
+
+    return counts
+  }
+}
+
+function addCounts (sums: Record<string, number>, counts: object): void {
+  for (const [reason, count] of Object.entries(counts)) {
+    sums[reason] = (sums[reason] ?? 0) + count
   }
 }
 
