@@ -15,7 +15,7 @@ import { UdpEndpoint } from '../src/sockets/udp.ts'
 import { encodeFrame } from '../src/wire/index.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
-import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
+import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
@@ -388,6 +388,24 @@ describe('strangers who have to prove their address', () => {
       expect(stats(bob)).to.include({ challenged, validated: 0 })
     })
 
+    it('do not keep the shield up once they have given their proof', async () => {
+      const gate = Promise.withResolvers<boolean>()
+      const bob = await createTarget({ validationThreshold: 2, handshakeTimeout: 1_500 }, {
+        connectionGater: {
+          ...nodeDefaults.connectionGater,
+          denyInboundUpgradedConnection: async () => gate.promise
+        }
+      })
+      await flood(bob, 2)
+      await eventually(() => events(bob, 'shield_up') === 1)
+      const dials = [1, 2].map(async () => dial(await createNode({ listen: [] }), bob.address))
+      await eventually(() => stats(bob).validated === 2)
+      await eventually(() => events(bob, 'shield_down') === 1)
+      expect(pending(bob)).to.equal(2)
+      gate.resolve(false)
+      await Promise.all((await Promise.all(dials)).map(expectEcho))
+    })
+
     it('fill half of the room at most, and leave the rest to those with a proof', async () => {
       const stub = new StubScheme('/stub')
       const bob = await createTarget({ schemes: [quicDatagram(), stub], maxPendingInbound: 8, maxPendingPerPrefix: 8, validationThreshold: 2 })
@@ -620,6 +638,102 @@ describe('strangers who have to prove their address', () => {
           expect(stranger.received).to.be.at.most(3 * total)
         }
       })
+    }
+  })
+})
+
+describe('the shield of a UDP port', () => {
+  const endpoints: UdpEndpoint[] = []
+
+  afterEach(async () => {
+    await Promise.all(endpoints.splice(0).map(async endpoint => endpoint.close()))
+  })
+
+  function openEndpoint (): UdpEndpoint {
+    const endpoint = new UdpEndpoint({ host: HOST, port: 0 })
+    endpoints.push(endpoint)
+
+    return endpoint
+  }
+
+  it('passes on who gave a proof: the proposal with the proof as its initiation packet, then the proof', async () => {
+    const scheme = quicDatagram()
+    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
+    const propose = { type: 'propose' as const, peerId: peerIdFromPrivateKey(aliceKey).toMultihash().bytes, schemes: [QUIC_DATAGRAM] }
+    const bare = encodeFrame(propose)
+    const accept = encodeFrame({ type: 'accept', scheme: QUIC_DATAGRAM })
+    const filtered: Array<[Uint8Array, boolean]> = []
+    const passedOn: Array<{ first: Uint8Array, validated: boolean, messages: Uint8Array[] }> = []
+
+    bob.accept({
+      filter: (datagram, _, validated) => {
+        filtered.push([datagram, validated])
+        return true
+      },
+      onSocket: (socket, first, validated) => {
+        const messages: Uint8Array[] = []
+        socket.addEventListener('message', ({ detail }) => { messages.push(detail) })
+        passedOn.push({ first, validated, messages })
+      }
+    })
+    bob.shield({
+      answers: [{ offer: bare.subarray(2 + propose.peerId.byteLength), response: accept }],
+      addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
+      maxProposals: 8,
+      maxProposalsPerPrefix: 8
+    })
+
+    const socket = alice.connect(bob.localAddress)
+    const answers: Uint8Array[] = []
+    socket.addEventListener('message', ({ detail }) => { answers.push(detail) })
+    socket.send(bare)
+    await eventually(() => answers.length === 1)
+    expect(answers).to.deep.equal([accept])
+    expect(filtered).to.be.empty()
+
+    const controller = new AbortController()
+    const initiation = scheme.initiate(socket, { privateKey: aliceKey, logger: defaultLogger(), maxInitiationPacketSize: 1400 })
+    await initiation.firstFlight
+    const session = initiation.proceed({ signal: controller.signal, sendFirstFlight: true, earlyDatagrams: [] })
+    await eventually(() => passedOn.length === 1 && passedOn[0].messages.length > 0)
+    const [{ first, validated, messages }] = passedOn
+    expect(validated).to.equal(true)
+    expect(filtered).to.deep.equal([[first, true]])
+    expect(first).to.deep.equal(encodeFrame({ ...propose, initiationPacket: messages[0] }))
+    expect(bob.stats.validated).to.equal(1)
+
+    controller.abort()
+    await expect(session).to.eventually.be.rejected()
+  })
+
+  it('does not come between a dial and its remote', async () => {
+    const scheme = quicDatagram()
+    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    const bobKey = await generateKeyPair('Ed25519')
+    bob.accept({ filter: () => true, onSocket: () => { throw new Error('There is a socket already') } })
+    bob.shield({
+      answers: [],
+      addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
+      maxProposals: 8,
+      maxProposalsPerPrefix: 8
+    })
+    const got: number[] = []
+    bob.connect(alice.localAddress).addEventListener('message', ({ detail }) => { got.push(detail[0]) })
+    const socket = alice.connect(bob.localAddress)
+    socket.send(await createProposal([QUIC_DATAGRAM]))
+    socket.send(Uint8Array.of(0xc0, 1))
+    await eventually(() => got.length === 2)
+    expect(got).to.deep.equal([0, 0xc0])
+    expect(bob.stats).to.include({ shielded: 0, challenged: 0 })
+  })
+
+  it('needs the address validator of a scheme of the engine', () => {
+    const endpoint = openEndpoint()
+
+    for (const addressValidator of [undefined, null, {}, 'validator']) {
+      expect(() => { endpoint.shield({ answers: [], addressValidator, maxProposals: 8, maxProposalsPerPrefix: 8 }) })
+        .to.throw('address validator').with.property('name', 'InvalidParametersError')
     }
   })
 })
