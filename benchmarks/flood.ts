@@ -85,7 +85,8 @@ async function phase (name: string, address: string, run: () => Promise<Phase['f
       await dialler.call('dial', { address, signalMs: DIAL_MS }).then(
         async ms => {
           honest.dials.push(ms)
-          await dialler.call('hangUp')
+          // whose goodbye gets lost comes back all the same
+          await dialler.call('hangUp').catch(() => {})
         },
         () => { honest.failed++ }
       )
@@ -98,14 +99,16 @@ async function phase (name: string, address: string, run: () => Promise<Phase['f
     })
   ])
 
-  try {
-    const flood = await run()
+  let flood: Phase['flood']
 
-    return { name, flood, before, after: await target.call('state'), maxRss, ...honest }
+  try {
+    flood = await run()
   } finally {
     controller.abort()
     await work
   }
+
+  return { name, flood, before, after: await target.call('state'), maxRss, ...honest }
 }
 
 async function repeat (signal: AbortSignal, action: () => Promise<void>): Promise<void> {
