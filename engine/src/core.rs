@@ -509,6 +509,7 @@ impl Core {
                         }
                         let message = error.cause.to_string();
                         self.closed(id, CloseCause::Failed, message);
+                        self.forget_unused_flow(origin.remote);
                     }
                 }
             }
@@ -539,6 +540,7 @@ impl Core {
             self.by_handle.remove(&session.handle());
         }
         self.set_timeout(id, None);
+        self.forget_prepared(id, remote);
         if let Some(flow) = self.flows.get_mut(&remote) {
             flow.sessions = flow.sessions.saturating_sub(1);
         }
@@ -557,6 +559,7 @@ impl Core {
         if let Some(flow) = self.flows.get(&remote)
             && !flow.claimed
             && flow.sessions == 0
+            && flow.expecting.is_empty()
         {
             self.flows.remove(&remote);
         }
@@ -662,13 +665,14 @@ impl Core {
             self.with_session(id, |session, out| session.close(code, orderly, now, out));
             return;
         }
-        let was_waiting = self.flows.values_mut().any(|flow| {
+        let waiting_on = self.flows.iter_mut().find_map(|(remote, flow)| {
             let before = flow.expecting.len();
             flow.expecting.retain(|expected| expected.session != id);
-            flow.expecting.len() < before
+            (flow.expecting.len() < before).then_some(*remote)
         });
-        if was_waiting {
+        if let Some(remote) = waiting_on {
             self.closed(id, CloseCause::Local, String::new());
+            self.forget_unused_flow(remote);
         }
     }
 
