@@ -51,21 +51,51 @@ import type { ComponentLogger, ConnectionProtector, DialTransportOptions, Libp2p
 import type { TypedEventTarget } from 'main-event'
 import type { ProgressEvent } from 'progress-events'
 
-export interface PsecInit extends Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {
+/**
+ * What a listener keeps for remotes that are not connected yet. Beyond any of these limits the newest are turned away without a
+ * word; they are free to try again. Each is a whole number of 0 or more, else `InvalidParametersError`.
+ */
+export interface InboundLimits {
+  /**
+   * How many inbound connections of a listener may be on their way at a time, from the first datagram to libp2p's connection
+   *
+   * @default 256
+   */
+  maxPendingInbound?: number
+
+  /**
+   * How many of them may come from one part of the network, an IPv4 /24 or an IPv6 /48
+   *
+   * @default half of `maxPendingInbound`
+   */
+  maxPendingPerPrefix?: number
+
+  /**
+   * When as many inbound connections are on their way of remotes that have not proved that they receive at their address, the next
+   * ones have to prove that before anything else is done for them (QUIC: Retry, RFC 9000, section 8.1.2), which takes them a round
+   * trip more. Half of `maxPendingInbound` is then reserved for those who did. 0: always. Only for schemes and ports of the native
+   * engine.
+   *
+   * @default a quarter of `maxPendingInbound`
+   */
+  validationThreshold?: number
+
+  /**
+   * How many remotes that have to prove their address are remembered, for 15 s at most and in some 200 bytes each; an eighth of them
+   * per IPv4 /24 or IPv6 /48. When it is full the oldest makes room.
+   *
+   * @default 65,536
+   */
+  maxHeldOffInbound?: number
+}
+
+export interface PsecInit extends InboundLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {
   /**
    * The security schemes to offer and accept, most wanted first
    *
    * @default [quicDatagram()]
    */
   schemes?: SecurityScheme[]
-
-  /**
-   * How many inbound connections of a listener may be on their way at a time, from the first datagram to libp2p's
-   * connection. Beyond that the newest are turned away; they are free to try again.
-   *
-   * @default 256
-   */
-  maxPendingInbound?: number
 
   /**
    * How local ports are opened: for tests, or to run over a packet network that is not UDP
@@ -127,7 +157,7 @@ export type { DatagramEvent, DatagramFlow, DatagramFlowEvents, DatagramFlowHandl
 export type { Role } from './negotiation/index.ts'
 export type { QuicDatagramInit } from './schemes/quic-datagram/index.ts'
 export type { InitiateOptions, Initiation, ProceedOptions, RespondOptions, SchemeContext, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler, SecurityScheme } from './schemes/index.ts'
-export type { OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './sockets/index.ts'
+export type { EndpointShield, OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './sockets/index.ts'
 export type { MemoryNetworkCounters, MemoryNetworkInit } from './sockets/memory.ts'
 export type { InboundUpgradeOptions, Negotiation, PsecProgressEvents, PsecUpgraderComponents, PsecUpgraderInit, SecuredSocket, UpgradeOptions } from './upgrader/index.ts'
 export type { Accept, Frame, Propose, Reject } from './wire/index.ts'

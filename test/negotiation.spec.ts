@@ -546,13 +546,23 @@ describe('negotiation', () => {
       })
     }
 
-    it('gives the same proposal the same response, for as long as it lives', () => {
+    it('gives the same proposal the same response, for as long as there is no session', () => {
       const negotiator = responded(low(), proposal(HIGH))
       negotiator.handleDatagram(SCHEME_TRAFFIC, 10)
-      negotiator.handleSecured()
 
       for (const now of [20, 21, 10_000_000]) {
         expect(negotiator.handleDatagram(proposal(HIGH), now)).to.equal('frame')
+        expect(sent(negotiator)).to.deep.equal([ACCEPT_QUIC])
+        expect(events(negotiator)).to.be.empty()
+      }
+    })
+
+    it('gives the same proposal the same response after the session has begun', () => {
+      const negotiator = responded(low(), proposal(HIGH, BOTH, PACKET))
+      negotiator.handleSecured()
+
+      for (const now of [20, 29_999]) {
+        negotiator.handleDatagram(proposal(HIGH), now)
         expect(sent(negotiator)).to.deep.equal([ACCEPT_QUIC])
         expect(events(negotiator)).to.be.empty()
       }
@@ -768,9 +778,8 @@ describe('negotiation', () => {
       expect(answeredAt).to.deep.equal([50, 300, 800, 1_800, 3_800, 7_800])
     })
 
-    it('still answers every 16 seconds then', () => {
+    it('still answers every 16 seconds then, for as long as there is no session', () => {
       const negotiator = crossed(low(), proposal(HIGH))
-      negotiator.handleSecured()
       let answers = 0
 
       for (let now = 50; now < 16_000 * 100; now += 1_000) {
@@ -900,7 +909,16 @@ describe('negotiation', () => {
       })
     }
 
-    it('is handed on once, however often it comes', () => {
+    it('is handed on with each transmission: what the one before led to may have failed', () => {
+      const negotiator = responded(low(), proposal(HIGH))
+
+      for (let now = 1; now < 4; now++) {
+        negotiator.handleDatagram(proposal(OTHER), now)
+        expect(events(negotiator)).to.deep.equal([{ type: 'renewed', proposal: proposal(OTHER) }])
+      }
+    })
+
+    it('waits to be polled once, however often it comes', () => {
       const negotiator = responded(low(), proposal(HIGH))
 
       for (let now = 1; now < 10; now++) {
@@ -908,8 +926,38 @@ describe('negotiation', () => {
       }
 
       expect(events(negotiator)).to.have.lengthOf(1)
-      negotiator.handleDatagram(proposal(OTHER), 10)
-      expect(events(negotiator)).to.be.empty()
+    })
+
+    for (const [how, make] of [
+      ['standard', () => responded(low(), proposal(HIGH, BOTH, PACKET))],
+      ['simultaneous', () => crossed(low(), proposal(HIGH, BOTH, PACKET))]
+    ] as Array<[string, () => Negotiator]>) {
+      it(`may be the same without a packet, long after a ${how} negotiation led to a session: the remote came back`, () => {
+        const negotiator = make()
+        negotiator.handleSecured()
+
+        expect(negotiator.handleDatagram(proposal(HIGH), 30_010)).to.equal('frame')
+        expect(sent(negotiator)).to.be.empty()
+        expect(events(negotiator)).to.deep.equal([{ type: 'renewed', proposal: proposal(HIGH) }])
+      })
+
+      it(`is not the same with the same packet, however long after a ${how} negotiation`, () => {
+        const negotiator = make()
+        negotiator.handleSecured()
+        negotiator.handleDatagram(proposal(HIGH, BOTH, PACKET), 10_000_000)
+
+        expect(sent(negotiator)).to.have.lengthOf(1)
+        expect(events(negotiator)).to.be.empty()
+      })
+    }
+
+    it('is not the same with a first packet, once one without it has led to a session: the remote came back', () => {
+      const negotiator = responded(low(), proposal(HIGH))
+      negotiator.handleSecured()
+      negotiator.handleDatagram(proposal(HIGH, BOTH, PACKET), 1_000)
+
+      expect(sent(negotiator)).to.be.empty()
+      expect(events(negotiator)).to.have.nested.property('[0].type', 'renewed')
     })
 
     it('is forgotten when the next one comes before it was polled', () => {

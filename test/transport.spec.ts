@@ -560,7 +560,7 @@ describe('transport', () => {
     it('turns the newest away when too many are on their way', async () => {
       const { metrics, counters } = recordMetrics()
       const scheme = new StubScheme('/stub')
-      const bob = await createNode({ metrics, psec: { schemes: [scheme], maxPendingInbound: 2 } })
+      const bob = await createNode({ metrics, psec: { schemes: [scheme], maxPendingInbound: 2, maxPendingPerPrefix: 2 } })
       const controller = new AbortController()
       const dials = []
 

@@ -967,7 +967,7 @@ describe('PSEC upgrader', () => {
       }
 
       await clock.advance(0)
-      expect(renewed).to.deep.equal([proposals[1], proposals[3]])
+      expect(renewed).to.deep.equal(proposals.slice(1))
       expect(bob.upgrades).to.have.lengthOf(1)
       // nobody goes on
       bob.sockets.forEach(socket => { socket.close() })

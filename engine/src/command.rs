@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::identity::QuicIdentity;
+use crate::shield::Policy;
 
 pub enum Command {
     /// Send a datagram outside every scheme.
@@ -32,6 +33,8 @@ pub enum Command {
     Release {
         remote: SocketAddr,
     },
+    /// Have strangers prove that they receive at their address before JavaScript hears of them; `None` to trust them again.
+    Shield(Option<(Arc<QuicIdentity>, Policy)>),
     /// The scheme was agreed on: take the flow over.
     Proceed {
         session: u32,

@@ -20,6 +20,7 @@ use crate::events::{Events, MAX_WAITING_BYTES};
 use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
 use crate::session::{Session, Terms};
+use crate::shield::{Shield, Verdict};
 
 /// Datagrams outside the schemes that may wait for JavaScript; more are dropped and counted.
 const MAX_WAITING_RAW: usize = 512;
@@ -76,6 +77,14 @@ pub struct Counters {
     pub raw_overflow: u64,
     /// Packets of a scheme that no session took
     pub unroutable: u64,
+    /// Proposals that the shield answered
+    pub shielded: u64,
+    /// Proposals that the shield turned away: too many of a part of the network, or that only JavaScript could answer
+    pub turned_away: u64,
+    /// Strangers that were told to prove their address
+    pub challenged: u64,
+    /// Strangers that did
+    pub validated: u64,
 }
 
 pub struct Core {
@@ -84,6 +93,7 @@ pub struct Core {
     strangers: HashMap<SocketAddr, u8>,
     strangers_by_age: VecDeque<SocketAddr>,
     any_stranger: bool,
+    shield: Shield,
     sessions: HashMap<u32, (Session, SocketAddr)>,
     by_handle: HashMap<ConnectionHandle, u32>,
     timeouts: BTreeSet<(Instant, u32)>,
@@ -111,6 +121,7 @@ impl Core {
             strangers: HashMap::new(),
             strangers_by_age: VecDeque::new(),
             any_stranger,
+            shield: Shield::default(),
             sessions: HashMap::new(),
             by_handle: HashMap::new(),
             timeouts: BTreeSet::new(),
@@ -182,6 +193,14 @@ impl Core {
                 }
             }
             Command::Release { remote } => self.release(remote),
+            Command::Shield(policy) => {
+                let policy = policy.map(|(identity, policy)| {
+                    self.endpoint
+                        .set_server_config(Some(identity.validating_config()));
+                    policy
+                });
+                self.shield.set(policy);
+            }
             Command::Proceed {
                 session,
                 send_first_flight,
@@ -267,6 +286,7 @@ impl Core {
                     self.surface(origin, &data);
                 }
             }
+            _ if first == 0 && self.shield.is_up() => self.shield(now, origin, data),
             _ if first == 0 || self.any_stranger => {
                 self.remember_stranger(origin.remote);
                 self.surface(origin, &data);
@@ -276,6 +296,9 @@ impl Core {
                     *left -= 1;
                     self.surface(origin, &data);
                 }
+                _ if first >= 0xc0 && self.shield.guards(&origin.remote) => {
+                    self.validate(now, origin, data);
+                }
                 // A session whose remote got a new address from its NAT: QUIC knows it by its connection id.
                 _ if (0x40..0x80).contains(&first) => self.route_or_count(now, origin, data),
                 _ => self.counters.strangers += 1,
@@ -284,6 +307,7 @@ impl Core {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.shield.handle_timeout(now);
         while let Some((at, id)) = self.timeouts.first().copied() {
             if at > now {
                 return;
@@ -298,7 +322,16 @@ impl Core {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timeouts.first().map(|(at, _)| *at)
+        let session = self.timeouts.first().map(|(at, _)| *at);
+        [session, self.shield.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Proposals of strangers that the shield remembers.
+    pub fn shielded_proposals(&self) -> usize {
+        self.shield.len()
     }
 
     /// Take the sessions' events, before anything is sent.
@@ -405,16 +438,75 @@ impl Core {
     }
 
     fn surface(&mut self, origin: Origin, data: &[u8]) {
-        if self.waiting_raw + self.events.raw() >= MAX_WAITING_RAW {
-            self.counters.raw_overflow += 1;
-            return;
-        }
-        let notice = Notice::Raw {
+        self.push_raw(Notice::Raw {
             remote: origin.remote,
             local: origin.local,
             data: data.to_vec(),
-        };
-        self.events.push_notice(0, notice);
+        });
+    }
+
+    fn push_raw(&mut self, notice: Notice) {
+        if self.waiting_raw + self.events.raw() >= MAX_WAITING_RAW {
+            self.counters.raw_overflow += 1;
+        } else {
+            self.events.push_notice(0, notice);
+        }
+    }
+
+    /// A stranger proposes while the shield is up.
+    fn shield(&mut self, now: Instant, origin: Origin, mut data: BytesMut) {
+        match self.shield.propose(now, origin.remote, &data) {
+            Verdict::Answer {
+                response,
+                packet_at,
+            } => {
+                self.counters.shielded += 1;
+                self.respond_raw(origin.remote, origin.local, response);
+                let packet = data.split_off(packet_at);
+                if !packet.is_empty() {
+                    self.validate(now, origin, packet);
+                }
+            }
+            Verdict::Pass => {
+                self.remember_stranger(origin.remote);
+                self.surface(origin, &data);
+            }
+            Verdict::Unprepared | Verdict::Quota => self.counters.turned_away += 1,
+        }
+    }
+
+    /// What may be the first packet of QUIC from somebody behind the shield: passed on if it proves the sender's address, else
+    /// answered with what makes it prove that (RFC 9000, section 8.1.2).
+    fn validate(&mut self, now: Instant, origin: Origin, data: BytesMut) {
+        let mut buf = Vec::new();
+        match self.handle(now, origin, data.clone(), &mut buf) {
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                if !incoming.remote_address_validated() {
+                    if let Ok(transmit) = self.endpoint.retry(incoming, &mut buf) {
+                        self.counters.challenged += 1;
+                        buf.truncate(transmit.size);
+                        self.respond_raw(transmit.destination, transmit.src_ip, buf);
+                    }
+                    return;
+                }
+                // Looked at again once JavaScript has a session for it.
+                self.endpoint.ignore(incoming);
+                if let Some(proposal) = self.shield.proposal_of(&origin.remote) {
+                    self.counters.validated += 1;
+                    let notice = Notice::Validated {
+                        remote: origin.remote,
+                        local: origin.local,
+                        proposal,
+                        data: data.to_vec(),
+                    };
+                    // What follows on its heels is its own.
+                    self.remember_stranger(origin.remote);
+                    self.push_raw(notice);
+                }
+            }
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => self.tell(handle, event),
+            Some(DatagramEvent::Response(_)) | None => self.counters.strangers += 1,
+        }
     }
 
     fn handle(

@@ -31,7 +31,7 @@ pub struct QuicSettings {
 pub struct QuicIdentity {
     settings: QuicSettings,
     client: Arc<QuicClientConfig>,
-    server: Arc<QuicServerConfig>,
+    server: ServerConfig,
     verifier: Arc<Libp2pVerifier>,
 }
 
@@ -53,7 +53,7 @@ impl QuicIdentity {
         Ok(Self {
             settings,
             client: Arc::new(client.try_into()?),
-            server: Arc::new(server.try_into()?),
+            server: ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server)?)),
             verifier,
         })
     }
@@ -70,9 +70,14 @@ impl QuicIdentity {
     }
 
     pub fn server_config(&self, max_udp_payload: u16, goodbye: &Goodbye) -> Arc<ServerConfig> {
-        let mut config = ServerConfig::with_crypto(self.server.clone());
+        let mut config = self.server.clone();
         config.transport_config(self.transport(max_udp_payload, goodbye));
         Arc::new(config)
+    }
+
+    /// For first packets that nobody expects yet. All configurations have the key of the proofs of address in common.
+    pub fn validating_config(&self) -> Arc<ServerConfig> {
+        Arc::new(self.server.clone())
     }
 
     fn transport(&self, max_udp_payload: u16, goodbye: &Goodbye) -> Arc<TransportConfig> {

@@ -12,6 +12,7 @@ mod identity;
 mod notice;
 mod port;
 mod session;
+mod shield;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,7 @@ use crate::command::{Command, Peer};
 use crate::identity::{QuicIdentity, QuicSettings};
 use crate::notice::Notice;
 use crate::port::{Port, Shared};
+use crate::shield::{Answer, Policy};
 
 /// Do ahead, in the background, what the first handshake would have to wait for.
 #[napi]
@@ -119,6 +121,18 @@ pub struct NativeStats {
     pub strangers: f64,
     pub raw_overflow: f64,
     pub unroutable: f64,
+    pub shielded: f64,
+    pub turned_away: f64,
+    pub challenged: f64,
+    pub validated: f64,
+    pub shielded_proposals: f64,
+}
+
+/// What the shield answers to proposals: see `src/sockets/index.ts`.
+#[napi(object)]
+pub struct NativeAnswer {
+    pub offer: Buffer,
+    pub response: Buffer,
 }
 
 /// A UDP port and the thread that serves it.
@@ -212,6 +226,11 @@ impl NativePort {
             strangers: read(&stats.strangers),
             raw_overflow: read(&stats.raw_overflow),
             unroutable: read(&stats.unroutable),
+            shielded: read(&stats.shielded),
+            turned_away: read(&stats.turned_away),
+            challenged: read(&stats.challenged),
+            validated: read(&stats.validated),
+            shielded_proposals: read(&stats.shielded_proposals),
         }
     }
 
@@ -234,6 +253,35 @@ impl NativePort {
         let remote = address(&host, port)?;
         self.shared.command(Command::Release { remote });
         Ok(())
+    }
+
+    #[napi]
+    pub fn shield(
+        &self,
+        identity: &NativeQuicIdentity,
+        answers: Vec<NativeAnswer>,
+        max_proposals: u32,
+        max_proposals_per_prefix: u32,
+    ) {
+        let answers = answers
+            .into_iter()
+            .map(|answer| Answer {
+                offer: answer.offer[..].into(),
+                response: answer.response.to_vec(),
+            })
+            .collect();
+        let policy = Policy {
+            answers,
+            max_proposals: max_proposals as usize,
+            max_proposals_per_prefix: max_proposals_per_prefix as usize,
+        };
+        self.shared
+            .command(Command::Shield(Some((identity.0.clone(), policy))));
+    }
+
+    #[napi]
+    pub fn unshield(&self) {
+        self.shared.command(Command::Shield(None));
     }
 
     #[napi]
@@ -439,6 +487,19 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             object.set("host", host_of(remote))?;
             object.set("port", remote.port())?;
             object.set("localHost", local.map(|ip| ip.to_string()))?;
+            object.set("data", Buffer::from(data))?;
+        }
+        Notice::Validated {
+            remote,
+            local,
+            proposal,
+            data,
+        } => {
+            object.set("type", "validated")?;
+            object.set("host", host_of(remote))?;
+            object.set("port", remote.port())?;
+            object.set("localHost", local.map(|ip| ip.to_string()))?;
+            object.set("proposal", Buffer::from(proposal))?;
             object.set("data", Buffer::from(data))?;
         }
         Notice::Transmit { remote, data } => {

@@ -10,6 +10,14 @@ pub enum Notice {
         local: Option<IpAddr>,
         data: Vec<u8>,
     },
+    /// A stranger that was held off by the shield has proved that it receives at its address: its proposal, without initiation
+    /// packet, and the scheme's first packet, which has the proof.
+    Validated {
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        proposal: Vec<u8>,
+        data: Vec<u8>,
+    },
     /// A datagram that JavaScript has to send, on an endpoint without a socket of its own.
     Transmit { remote: SocketAddr, data: Vec<u8> },
     /// The handshake is done, and this is the peer it proved: its peer id as a multihash.
@@ -55,6 +63,9 @@ impl CloseCause {
 impl Notice {
     /// Whether it counts in the bound on raw datagrams that wait for JavaScript.
     pub fn is_raw(&self) -> bool {
-        matches!(self, Self::Raw { .. } | Self::Transmit { .. })
+        matches!(
+            self,
+            Self::Raw { .. } | Self::Validated { .. } | Self::Transmit { .. }
+        )
     }
 }

@@ -59,6 +59,11 @@ pub struct Stats {
     pub strangers: AtomicU64,
     pub raw_overflow: AtomicU64,
     pub unroutable: AtomicU64,
+    pub shielded: AtomicU64,
+    pub turned_away: AtomicU64,
+    pub challenged: AtomicU64,
+    pub validated: AtomicU64,
+    pub shielded_proposals: AtomicU64,
 }
 
 /// A poisoned lock means that the other thread panicked between two whole operations: the queue itself is sound.
@@ -318,6 +323,14 @@ impl Stats {
             .store(counters.raw_overflow, Ordering::Relaxed);
         self.unroutable
             .store(counters.unroutable, Ordering::Relaxed);
+        self.shielded.store(counters.shielded, Ordering::Relaxed);
+        self.turned_away
+            .store(counters.turned_away, Ordering::Relaxed);
+        self.challenged
+            .store(counters.challenged, Ordering::Relaxed);
+        self.validated.store(counters.validated, Ordering::Relaxed);
+        self.shielded_proposals
+            .store(core.shielded_proposals() as u64, Ordering::Relaxed);
     }
 }
 

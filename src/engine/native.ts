@@ -35,6 +35,7 @@ export type CloseCause = 'local' | 'remote' | 'remote-error' | 'timed-out' | 're
 
 export type NativeNotice =
   { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array } |
+  { type: 'validated', host: string, port: number, localHost?: string, proposal: Uint8Array, data: Uint8Array } |
   { type: 'transmit', host: string, port: number, data: Uint8Array } |
   { type: 'secured', peerId: Uint8Array } |
   { type: 'closed', cause: CloseCause, message: string } |
@@ -74,6 +75,36 @@ export interface NativeStats {
    * Packets of a scheme that no session took
    */
   unroutable: number
+
+  /**
+   * Proposals that the shield answered
+   */
+  shielded: number
+
+  /**
+   * Proposals that the shield turned away: too many of a part of the network, or that only JavaScript could answer
+   */
+  turnedAway: number
+
+  /**
+   * Strangers that were told to prove their address
+   */
+  challenged: number
+
+  /**
+   * Strangers that did
+   */
+  validated: number
+
+  /**
+   * Proposals that the shield remembers now: no counter
+   */
+  shieldedProposals: number
+}
+
+export interface NativeAnswer {
+  offer: Uint8Array
+  response: Uint8Array
 }
 
 export interface NativePort {
@@ -83,6 +114,8 @@ export interface NativePort {
   claim (host: string, port: number): void
   share (host: string, port: number, shared: boolean): void
   release (host: string, port: number): void
+  shield (identity: NativeQuicIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number): void
+  unshield (): void
   sendRaw (host: string, port: number, localHost: string | undefined, data: Uint8Array): void
   inject (host: string, port: number, data: Uint8Array): void
   initiate (session: number, identity: NativeQuicIdentity, peer: NativePeer, maxFirstDatagram: number): Uint8Array[]

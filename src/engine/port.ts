@@ -53,6 +53,11 @@ export interface PortEvents {
   onRaw? (host: string, port: number, localHost: string | undefined, datagram: Uint8Array): void
 
   /**
+   * A stranger behind the shield has proved its address: what it proposed, and its first datagram of the scheme
+   */
+  onValidated? (host: string, port: number, localHost: string | undefined, proposal: Uint8Array, datagram: Uint8Array): void
+
+  /**
    * A datagram to be sent, of a detached port
    */
   onTransmit? (host: string, port: number, datagram: Uint8Array): void
@@ -70,6 +75,7 @@ export class EnginePort {
   readonly #closed = Promise.withResolvers<void>()
   #lastSession = 0
   #flushScheduled = false
+  #flushingSoon = false
 
   /**
    * Open a UDP port. Throws the system's error, its code first in the message.
@@ -107,10 +113,18 @@ export class EnginePort {
   }
 
   /**
-   * Have the engine see to its commands now: for what somebody else waits for
+   * Have the engine see to its commands as soon as the JavaScript that runs now has said all: for what somebody else waits for
    */
-  flush (): void {
-    this.#native.flush()
+  flushSoon (): void {
+    if (this.#flushingSoon) {
+      return
+    }
+
+    this.#flushingSoon = true
+    queueMicrotask(() => {
+      this.#flushingSoon = false
+      this.#native.flush()
+    })
   }
 
   /**
@@ -219,6 +233,9 @@ export class EnginePort {
     switch (notice.type) {
       case 'raw':
         this.#events.onRaw?.(notice.host, notice.port, notice.localHost ?? undefined, notice.data)
+        break
+      case 'validated':
+        this.#events.onValidated?.(notice.host, notice.port, notice.localHost ?? undefined, notice.proposal, notice.data)
         break
       case 'transmit':
         this.#events.onTransmit?.(notice.host, notice.port, notice.data)

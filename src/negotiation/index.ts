@@ -94,8 +94,8 @@ export type NegotiationEvent =
   { type: 'failed', error: Error } |
 
   /**
-   * After the agreement, the remote proposed something else than before: it may have come back after a crash. Nothing
-   * has been answered; a new negotiation would have to.
+   * After the agreement, the remote proposed something else than before, or the same long after the session began: it may
+   * have come back after a crash. Nothing has been answered; a new negotiation would have to. Every transmission is one.
    */
   { type: 'renewed', proposal: Uint8Array }
 

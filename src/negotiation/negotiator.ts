@@ -31,6 +31,12 @@ const MAX_QUEUED_TRANSMITS = 8
  */
 const MAX_ANSWER_HOLD_OFF = 64
 
+/**
+ * How long after the first answer to a proposal others like it are repetitions, whatever became of it, in milliseconds: nobody
+ * waits for an answer that long
+ */
+const REPETITION_LIFETIME = 30_000
+
 export type NegotiatorStatus = 'idle' | 'proposing' | 'agreed' | 'failed'
 
 /**
@@ -52,7 +58,7 @@ export type NegotiatorStatus = 'idle' | 'proposing' | 'agreed' | 'failed'
  * flow: after the agreement it goes on answering late frames. It has nothing to free: to end it, stop calling it; it
  * never gives up proposing by itself.
  *
- * Bounds: 8 datagrams, 2 events, 2 proposals' hashes; the remote can make it remember nothing else.
+ * Bounds: 8 datagrams, 2 events, 1 proposal's hashes; the remote can make it remember nothing else.
  */
 export class Negotiator {
   private readonly localId: Uint8Array
@@ -69,13 +75,16 @@ export class Negotiator {
   /** Whether every proposal so far went out with the initiation packet: only then the responder is sure to have it */
   private packetInEveryProposal: boolean
 
-  /** The latest proposal that got an answer, and which: a function of the proposal, for as long as the flow lives */
-  private answered?: { proposal: ProposalFingerprint, response: Uint8Array }
+  /** The latest proposal that got an answer, when, and which: a function of the proposal */
+  private answered?: { proposal: ProposalFingerprint, response: Uint8Array, at: number }
 
   /** Bad news while our proposal is out. It may be forged, so it waits for the truth until `at`. */
   private impending?: { error: Error, at: number }
 
   private agreed?: { scheme: string, role: Role }
+
+  /** Whether the scheme's handshake has ended well */
+  private secured: boolean
 
   /** Whether a repeated proposal of the other brings ours back, after what may have been no proof that it has it */
   private mayResume: boolean
@@ -89,8 +98,8 @@ export class Negotiator {
   private readonly transmits: Uint8Array[]
   private outcome?: NegotiationEvent
 
-  /** The latest different proposal after the agreement, and the event of it until that is polled */
-  private renewed?: { proposal: ProposalFingerprint, event?: NegotiationEvent }
+  /** The latest different proposal after the agreement, until it is polled */
+  private renewed?: NegotiationEvent
 
   /**
    * Throws `InvalidParametersError` or `RangeError` if the id, a name, or a time is none, or if there is no scheme
@@ -120,6 +129,7 @@ export class Negotiator {
     this.currentStatus = 'idle'
     this.mayResume = true
     this.packetInEveryProposal = false
+    this.secured = false
     this.lastProposedAt = -Infinity
     this.minAnswerHoldOff = retransmission.initial
     this.answerHoldOff = 0
@@ -210,6 +220,7 @@ export class Negotiator {
    * The scheme's handshake ended well, which proves the agreement: nothing needs to be repeated any more
    */
   handleSecured (): void {
+    this.secured = this.currentStatus === 'agreed'
     this.mayResume = false
     this.handleBegun()
   }
@@ -226,17 +237,12 @@ export class Negotiator {
    * `agreed`; of these only the latest waits to be polled.
    */
   pollEvent (): NegotiationEvent | undefined {
-    const outcome = this.outcome
+    const event = this.outcome ?? this.renewed
 
-    if (outcome != null) {
+    if (event === this.outcome) {
       this.outcome = undefined
-      return outcome
-    }
-
-    const event = this.renewed?.event
-
-    if (this.renewed != null) {
-      this.renewed.event = undefined
+    } else {
+      this.renewed = undefined
     }
 
     return event
@@ -258,7 +264,7 @@ export class Negotiator {
   private handleProposal (frame: Propose, datagram: Uint8Array, now: number): DatagramVerdict {
     const proposal = fingerprint(frame)
 
-    if (this.answered != null && isSameProposal(this.answered.proposal, proposal)) {
+    if (this.answered != null && this.isRepetition(proposal, now)) {
       this.answered.proposal.packet ??= proposal.packet
       this.answerAgain(this.answered.response, now)
       return 'frame'
@@ -266,22 +272,41 @@ export class Negotiator {
 
     switch (this.currentStatus) {
       case 'idle':
-        this.respond(frame, proposal)
+        this.respond(frame, proposal, now)
         return 'frame'
       case 'proposing':
         this.conclude(frame, proposal, now)
         return 'frame'
       case 'agreed':
-        return this.renew(frame, proposal, datagram)
+        return this.renew(frame, datagram)
       default:
         return 'unexpected'
     }
   }
 
   /**
+   * Whether a proposal is one that was answered already. Once there is a session nobody waits for an answer, but a peer that
+   * came back lists the same schemes: only the very same initiation packet can't be of a new initiation. Without one, it is a
+   * matter of time.
+   */
+  private isRepetition (proposal: ProposalFingerprint, now: number): boolean {
+    if (this.answered == null || !isSameProposal(this.answered.proposal, proposal)) {
+      return false
+    }
+
+    if (!this.secured) {
+      return true
+    }
+
+    return proposal.packet == null
+      ? now - this.answered.at < REPETITION_LIFETIME
+      : proposal.packet === this.answered.proposal.packet
+  }
+
+  /**
    * Somebody proposes and we have not: draft, "Standard Negotiation"
    */
-  private respond (frame: Propose, proposal: ProposalFingerprint): void {
+  private respond (frame: Propose, proposal: ProposalFingerprint, now: number): void {
     if (this.isOurs(frame)) {
       this.fail(selfNegotiation())
       return
@@ -298,12 +323,12 @@ export class Negotiator {
     }
 
     if (scheme == null) {
-      this.answer(proposal, encodeFrame({ type: 'reject' }))
+      this.answer(proposal, encodeFrame({ type: 'reject' }), now)
       this.fail(this.nothingInCommon(frame))
       return
     }
 
-    this.answer(proposal, encodeFrame({ type: 'accept', scheme }))
+    this.answer(proposal, encodeFrame({ type: 'accept', scheme }), now)
     this.agree(this.respondingTo(frame, scheme, false))
   }
 
@@ -321,13 +346,13 @@ export class Negotiator {
     if (choice == null) {
       // the draft lets both sides come to this by themselves. Our proposal may be lost, though, and with this
       // negotiation ends what would repeat it, so the other is told by what it understands at once.
-      this.answer(proposal, encodeFrame({ type: 'reject' }))
+      this.answer(proposal, encodeFrame({ type: 'reject' }), now)
       this.failSoon(this.nothingInCommon(frame), now)
       return
     }
 
     // not answered: our proposal is on its way already
-    this.answered = { proposal, response: this.bareProposal }
+    this.answered = { proposal, response: this.bareProposal, at: now }
 
     if (choice.role === 'responder') {
       this.agree(this.respondingTo(frame, choice.scheme, true))
@@ -347,17 +372,15 @@ export class Negotiator {
   }
 
   /**
-   * After an agreement, a proposal that is not the one that led to it
+   * After an agreement, a proposal that is not the one that led to it. Every transmission is handed on: whoever takes one up
+   * gives the next ones to a negotiator of their own, and until somebody does, or after that has failed, the next one counts.
    */
-  private renew (frame: Propose, proposal: ProposalFingerprint, datagram: Uint8Array): DatagramVerdict {
+  private renew (frame: Propose, datagram: Uint8Array): DatagramVerdict {
     if (this.isOurs(frame)) {
       return 'unexpected'
     }
 
-    // transmissions of one proposal are one event, unless another came in between
-    if (this.renewed == null || !isSameProposal(this.renewed.proposal, proposal)) {
-      this.renewed = { proposal, event: { type: 'renewed', proposal: new Uint8Array(datagram) } }
-    }
+    this.renewed = { type: 'renewed', proposal: new Uint8Array(datagram) }
 
     return 'frame'
   }
@@ -440,8 +463,8 @@ export class Negotiator {
     this.impending ??= { error, at: now + this.rejectGrace }
   }
 
-  private answer (proposal: ProposalFingerprint, response: Uint8Array): void {
-    this.answered = { proposal, response }
+  private answer (proposal: ProposalFingerprint, response: Uint8Array, now: number): void {
+    this.answered = { proposal, response, at: now }
     this.transmit(response)
   }
 

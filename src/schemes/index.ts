@@ -89,6 +89,13 @@ export interface SecurityScheme {
    * `HandshakeFailedError`, or the signal's reason. Socket and signal as in `Initiation.proceed`.
    */
   respond (socket: PacketSocket, options: RespondOptions): Promise<SecureSession>
+
+  /**
+   * What an endpoint of the native engine needs to have strangers prove by the scheme's own means that they receive at their
+   * address (QUIC: Retry, RFC 9000, section 8.1.2) before a responder does any work for them, see `PacketEndpoint.shield`. Opaque,
+   * the same for the same identity. Undefined, like the method, if the scheme has no such means.
+   */
+  addressValidator? (context: SchemeContext): unknown
 }
 
 /**

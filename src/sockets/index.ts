@@ -67,13 +67,43 @@ export interface PacketAcceptor {
   /**
    * Whether a stranger's first datagram deserves a socket. Called for every datagram of every stranger: be quick, keep
    * no state, never throw.
+   *
+   * @param datagram
+   * @param remote
+   * @param validated - whether the stranger has proved that it receives at its address, see `PacketEndpoint.shield`
    */
-  filter (datagram: Uint8Array, remote: PacketAddress): boolean
+  filter (datagram: Uint8Array, remote: PacketAddress, validated: boolean): boolean
 
   /**
    * A stranger's datagram passed the filter. The socket is new; the datagram is not emitted on it as a message.
    */
-  onSocket (socket: PacketSocket, firstDatagram: Uint8Array): void
+  onSocket (socket: PacketSocket, firstDatagram: Uint8Array, validated: boolean): void
+}
+
+/**
+ * How an endpoint answers strangers' proposals by itself while it holds them off
+ */
+export interface EndpointShield {
+  /**
+   * What is answered to whom: `offer` is a proposal's part from the number of schemes to the last name (draft, "Proposal"),
+   * `response` the whole datagram that answers it. Other proposals still reach the acceptor, at a small rate.
+   */
+  answers: Array<{ offer: Uint8Array, response: Uint8Array }>
+
+  /**
+   * What makes strangers prove their address, see `SecurityScheme.addressValidator`. Opaque.
+   */
+  addressValidator: unknown
+
+  /**
+   * How many strangers' proposals are remembered; the oldest makes room for the newest, and none is kept for more than 15 s
+   */
+  maxProposals: number
+
+  /**
+   * How many of them may come from one part of the network, an IPv4 /24 or an IPv6 /48
+   */
+  maxProposalsPerPrefix: number
 }
 
 /**
@@ -111,6 +141,14 @@ export interface PacketEndpoint {
    * that came back to wait until its old session has timed out.
    */
   renew? (socket: PacketSocket): PacketSocket
+
+  /**
+   * Hold strangers off until they have proved that they receive at their address: meanwhile answer them without asking the
+   * acceptor, remember their proposals, and pass these on as validated when the proof comes. `undefined` ends that; who has been
+   * answered by then can still get through. Throws `InvalidParametersError` if the validator is none of this endpoint's. An
+   * endpoint without this method passes every stranger on at once.
+   */
+  shield? (shield: EndpointShield | undefined): void
 
   /**
    * Close the port and every socket on it; resolves when the port is free again. Idempotent.

@@ -88,8 +88,8 @@ export class MemoryEndpoint implements PacketEndpoint {
 
     if (socket != null) {
       socket.deliver(datagram)
-    } else if (this.#acceptor?.filter(datagram, from) === true) {
-      this.#acceptor.onSocket(this.connect(from), datagram)
+    } else if (this.#acceptor?.filter(datagram, from, false) === true) {
+      this.#acceptor.onSocket(this.connect(from), datagram, false)
     }
   }
 }

@@ -8,9 +8,9 @@ import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
 import { formatPacketAddress } from './index.ts'
-import type { PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
+import type { EndpointShield, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
-import type { NativePeer } from '../engine/native.ts'
+import type { NativePeer, NativeQuicIdentity } from '../engine/native.ts'
 
 /**
  * What a path carries without knowing better: an Ethernet's 1,500 bytes less the headers of IP and UDP, less what tunnels
@@ -60,6 +60,7 @@ export class UdpEndpoint implements PacketEndpoint {
     try {
       this.#port = EnginePort.bind(init.host, init.port, init.anyStranger ?? false, {
         onRaw: (host, port, localHost, datagram) => { this.#onDatagram({ host, port }, localHost, datagram) },
+        onValidated: (host, port, localHost, proposal, datagram) => { this.#onValidated({ host, port }, localHost, proposal, datagram) },
         onClosed: () => { this.#onClosed() }
       })
     } catch (err: any) {
@@ -120,6 +121,21 @@ export class UdpEndpoint implements PacketEndpoint {
     }
 
     return this.#open(old.remoteAddress, old.localHost)
+  }
+
+  shield (shield: EndpointShield | undefined): void {
+    if (shield == null) {
+      this.#port.commands.unshield()
+      return
+    }
+
+    const { addressValidator, answers, maxProposals, maxProposalsPerPrefix } = shield
+
+    try {
+      this.#port.commands.shield(addressValidator as NativeQuicIdentity, answers, maxProposals, maxProposalsPerPrefix)
+    } catch (err: any) {
+      throw new InvalidParametersError(`The shield of ${formatPacketAddress(this.localAddress)} needs the address validator of one of the engine's schemes: ${err.message}`)
+    }
   }
 
   async close (): Promise<void> {
@@ -195,8 +211,21 @@ export class UdpEndpoint implements PacketEndpoint {
 
     if (entry != null) {
       this.#deliver(entry, datagram, localHost)
-    } else if (this.#acceptor?.filter(datagram, remote) === true) {
-      this.#acceptor.onSocket(this.#open(remote, localHost), datagram)
+    } else if (this.#acceptor?.filter(datagram, remote, false) === true) {
+      this.#acceptor.onSocket(this.#open(remote, localHost), datagram, false)
+    }
+  }
+
+  #onValidated (remote: PacketAddress, localHost: string | undefined, proposal: Uint8Array, datagram: Uint8Array): void {
+    const entry = this.#remotes.get(formatPacketAddress(remote))
+
+    // The proof came twice, or a dial of ours has begun meanwhile.
+    if (entry != null) {
+      this.#deliver(entry, datagram, localHost)
+    } else if (this.#acceptor?.filter(proposal, remote, true) === true) {
+      const socket = this.#open(remote, localHost)
+      this.#acceptor.onSocket(socket, proposal, true)
+      socket.receive(datagram, localHost)
     }
   }
 
@@ -312,7 +341,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   send (datagram: Uint8Array): void {
     if (this.#status === 'open') {
       this.#port.commands.sendRaw(this.remoteAddress.host, this.remoteAddress.port, this.localHost, datagram)
-      this.#port.flush()
+      this.#port.flushSoon()
     }
   }
 

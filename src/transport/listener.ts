@@ -2,13 +2,16 @@ import { AlreadyStartedError } from '@libp2p/interface'
 import { getThinWaistAddresses } from '@libp2p/utils'
 import { setMaxListeners, TypedEventEmitter } from 'main-event'
 import { SessionFailedError } from '../errors.ts'
+import { limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { toDialTarget, withPort } from './multiaddr.ts'
+import { PendingInbound } from './pending-inbound.ts'
 import type { Link } from './link.ts'
 import type { Links } from './links.ts'
 import type { PsecMetrics } from './metrics.ts'
 import type { LocalPorts } from './ports.ts'
-import type { PacketAddress, PacketEndpoint, PacketSocket } from '../sockets/index.ts'
+import type { InboundLimits } from '../index.ts'
+import type { EndpointShield, PacketAddress, PacketEndpoint, PacketSocket } from '../sockets/index.ts'
 import type { PsecUpgrader } from '../upgrader/index.ts'
 import type { AbortOptions, Listener, ListenerEvents, Logger, Upgrader } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
@@ -19,13 +22,23 @@ import type { Multiaddr } from '@multiformats/multiaddr'
  */
 const CLOSE_TIMEOUT = 500
 
+/**
+ * The type of a proposal (draft, "Frames")
+ */
+const PROPOSE = 0
+
+/**
+ * Into how many parts the table of those who are held off is divided among parts of the network: none can have more than one
+ */
+const HELD_OFF_SHARES = 8
+
 export interface PsecListenerInit {
   upgrader: Upgrader
   psecUpgrader: PsecUpgrader
   ports: LocalPorts
   links: Links
   metrics: PsecMetrics
-  maxPendingInbound: number
+  limits: Required<InboundLimits>
   log: Logger
 }
 
@@ -36,10 +49,11 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
   readonly #init: PsecListenerInit
   readonly #log: Logger
   readonly #shutdown = new AbortController()
-  readonly #pending = new Set<Link>()
+  #pending: PendingInbound
   readonly #inbound = new Set<Link>()
   #state: 'idle' | 'opening' | 'listening' | 'closed' = 'idle'
   #endpoint?: PacketEndpoint
+  #isShielded = false
   #listenAddr?: Multiaddr
   #addr = 'unknown'
 
@@ -47,7 +61,8 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     super()
 
     this.#init = init
-    this.#log = init.log
+    this.#log = limitLogger(init.log)
+    this.#pending = newPendingInbound(init.limits, false)
     setMaxListeners(Infinity, this.#shutdown.signal)
   }
 
@@ -60,6 +75,10 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
 
   get inboundConnections (): number {
     return this.#inbound.size
+  }
+
+  get pendingInbound (): number {
+    return this.#pending.size
   }
 
   /**
@@ -76,8 +95,10 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
   renew (socket: PacketSocket, proposal: Uint8Array): void {
     const remote = socket.remoteAddress
     const endpoint = this.#endpoint
+    // by its session: under a flood, who lost that must be able to come back
+    const validated = this.#init.links.get(socket).secured
 
-    if (this.#state !== 'listening' || endpoint == null || !this.#deservesSocket(proposal, remote)) {
+    if (this.#state !== 'listening' || endpoint == null || !this.#deservesSocket(proposal, remote, validated)) {
       return
     }
 
@@ -90,7 +111,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
 
     this.#log('%s proposed afresh, answering beside its old socket', formatPacketAddress(remote))
     this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} renewal`]: true })
-    this.#accept(endpoint.renew(kept.socket), proposal, kept)
+    this.#accept(endpoint.renew(kept.socket), proposal, validated, kept)
   }
 
   /**
@@ -195,9 +216,12 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.#listenAddr = withPort(ma, endpoint.localAddress.port)
     this.#addr = formatPacketAddress(endpoint.localAddress)
 
+    this.#pending = newPendingInbound(this.#init.limits, this.#prepareShield() != null)
+    this.#updateShield()
+
     endpoint.accept({
-      filter: (datagram, remote) => this.#deservesSocket(datagram, remote),
-      onSocket: (socket, firstDatagram) => { this.#accept(socket, firstDatagram) }
+      filter: (datagram, remote, validated) => this.#deservesSocket(datagram, remote, validated),
+      onSocket: (socket, firstDatagram, validated) => { this.#accept(socket, firstDatagram, validated) }
     })
 
     this.#init.metrics.listenerStatus?.update({ [this.#addr]: 1 })
@@ -205,35 +229,60 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.safeDispatchEvent('listening')
   }
 
-  #deservesSocket (datagram: Uint8Array, remote: PacketAddress): boolean {
-    if (!this.#init.psecUpgrader.isProposal(datagram)) {
-      return false
-    }
+  #deservesSocket (datagram: Uint8Array, remote: PacketAddress, validated: boolean): boolean {
+    const refusal = this.#pending.refuses(remote.host, validated)
 
-    // those who came first are the likelier to get done; a flood must not push them out
-    if (this.#pending.size >= this.#init.maxPendingInbound) {
-      this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} turned_away`]: true })
+    // what costs nothing first: this is where a flood ends
+    if (datagram[0] === PROPOSE && refusal != null) {
+      this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} ${refusal}`]: true })
       this.#log.trace('turned %s away, %d upgrades are pending', formatPacketAddress(remote), this.#pending.size)
       return false
     }
 
-    return true
+    return this.#init.psecUpgrader.isProposal(datagram)
   }
 
-  #accept (socket: PacketSocket, firstDatagram: Uint8Array, predecessor?: Link): void {
-    this.#upgrade(socket, firstDatagram, predecessor).catch(err => {
+  #prepareShield (): EndpointShield | undefined {
+    const prepared = this.#endpoint?.shield == null ? undefined : this.#init.psecUpgrader.prepareAnswers()
+
+    return prepared == null
+      ? undefined
+      : {
+          ...prepared,
+          maxProposals: this.#init.limits.maxHeldOffInbound,
+          maxProposalsPerPrefix: Math.ceil(this.#init.limits.maxHeldOffInbound / HELD_OFF_SHARES)
+        }
+  }
+
+  /**
+   * Under pressure strangers prove their address before anything is done for them (design, "Half-open state")
+   */
+  #updateShield (): void {
+    if (this.#pending.isUnderPressure === this.#isShielded) {
+      return
+    }
+
+    this.#isShielded = !this.#isShielded
+    this.#endpoint?.shield?.(this.#isShielded ? this.#prepareShield() : undefined)
+    this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} ${this.#isShielded ? 'shield_up' : 'shield_down'}`]: true })
+    this.#log('strangers %s their address first, %d upgrades are pending', this.#isShielded ? 'have to prove' : 'need not prove', this.#pending.size)
+  }
+
+  #accept (socket: PacketSocket, firstDatagram: Uint8Array, validated: boolean, predecessor?: Link): void {
+    this.#upgrade(socket, firstDatagram, validated, predecessor).catch(err => {
       this.#init.metrics.listenerErrors?.increment({ [`${this.#addr} inbound_upgrade`]: true })
       this.#log.error('inbound connection from %s failed - %e', formatPacketAddress(socket.remoteAddress), err)
     })
   }
 
-  async #upgrade (socket: PacketSocket, firstDatagram: Uint8Array, predecessor?: Link): Promise<void> {
+  async #upgrade (socket: PacketSocket, firstDatagram: Uint8Array, validated: boolean, predecessor?: Link): Promise<void> {
     this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} connection`]: true })
 
     const { upgrader, links } = this.#init
     const link = links.get(socket, predecessor)
     const handshakeSignal = upgrader.createInboundAbortSignal(this.#shutdown.signal)
-    this.#pending.add(link)
+    this.#pending.add(link, socket.remoteAddress.host, validated)
+    this.#updateShield()
 
     try {
       const connection = await link.accept({ upgrader, firstDatagram, handshakeSignal, signal: this.#shutdown.signal })
@@ -242,6 +291,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     } finally {
       handshakeSignal.clear()
       this.#pending.delete(link)
+      this.#updateShield()
     }
   }
 
@@ -253,4 +303,12 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.#inbound.add(link)
     link.socket.addEventListener('close', () => { this.#inbound.delete(link) }, { once: true })
   }
+}
+
+function newPendingInbound (limits: Required<InboundLimits>, canValidate: boolean): PendingInbound {
+  return new PendingInbound({
+    max: limits.maxPendingInbound,
+    maxPerPrefix: limits.maxPendingPerPrefix,
+    validationThreshold: canValidate ? limits.validationThreshold : Infinity
+  })
 }

@@ -12,7 +12,8 @@ export interface PsecMetrics {
   /** By the name of the error */
   dialerErrors?: CounterGroup
   /**
-   * Prefixed with the local address: `connection`, `turned_away` (proposals beyond `maxPendingInbound`), `renewal` (of the
+   * Prefixed with the local address: `connection`, `turned_away` (proposals beyond `maxPendingInbound`),
+   * `turned_away_prefix` (beyond `maxPendingPerPrefix`), `shield_up` and `shield_down` (see `validationThreshold`), `renewal` (of the
    * connections, those of remotes that proposed afresh), `renewal_ignored` (there was no way to answer them), and ends
    */
   listenerEvents?: CounterGroup
@@ -26,21 +27,42 @@ export interface PsecMetrics {
 }
 
 /**
- * @param metrics
- * @param inboundConnections - how many there are now, by local address
- * @param portStats - what the open local ports have counted
+ * What is counted elsewhere, and asked for when the metrics are read
  */
-export function registerMetrics (metrics: Metrics | undefined, inboundConnections: () => Record<string, number>, portStats: () => Record<string, number>): PsecMetrics {
+export interface MetricSources {
+  /**
+   * How many there are now, by local address
+   */
+  inboundConnections (): Record<string, number>
+
+  /**
+   * How many are on their way now, by local address
+   */
+  pendingInbound (): Record<string, number>
+
+  /**
+   * What the open local ports have counted
+   */
+  portStats (): Record<string, number>
+}
+
+export function registerMetrics (metrics: Metrics | undefined, sources: MetricSources): PsecMetrics {
   metrics?.registerMetricGroup('libp2p_psec_open_ports_counters', {
     label: 'counter',
     help: 'What the open local ports have counted since they were opened: datagrams and bytes in and out, and what was dropped by reason',
-    calculate: portStats
+    calculate: sources.portStats
   })
 
   metrics?.registerMetricGroup('libp2p_psec_inbound_connections_total', {
     label: 'address',
     help: 'Current active connections in PSEC listener',
-    calculate: inboundConnections
+    calculate: sources.inboundConnections
+  })
+
+  metrics?.registerMetricGroup('libp2p_psec_pending_inbound_connections_total', {
+    label: 'address',
+    help: 'Current inbound connections on their way in PSEC listener',
+    calculate: sources.pendingInbound
   })
 
   return {

@@ -1,4 +1,4 @@
-import { serviceCapabilities, setMaxListeners, transportSymbol } from '@libp2p/interface'
+import { InvalidParametersError, serviceCapabilities, setMaxListeners, transportSymbol } from '@libp2p/interface'
 import { anySignal } from 'any-signal'
 import { CustomProgressEvent } from 'progress-events'
 import { PrivateNetworkError } from '../errors.ts'
@@ -12,13 +12,14 @@ import { toDialTarget } from './multiaddr.ts'
 import { LocalPorts } from './ports.ts'
 import { resolveTarget } from './resolve.ts'
 import type { PsecMetrics } from './metrics.ts'
-import type { PsecComponents, PsecDialEvents, PsecDialOptions, PsecInit } from '../index.ts'
+import type { InboundLimits, PsecComponents, PsecDialEvents, PsecDialOptions, PsecInit } from '../index.ts'
 import type { SecurityScheme } from '../schemes/index.ts'
 import type { PacketAddress, PacketEndpointFactory, PacketSocket } from '../sockets/index.ts'
 import type { Connection, CreateListenerOptions, Listener, Logger, Startable, Transport } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 
 const DEFAULT_MAX_PENDING_INBOUND = 256
+const DEFAULT_MAX_HELD_OFF_INBOUND = 65_536
 
 /** How long connections may take to close when the transport stops, in milliseconds, before they are aborted */
 const CLOSE_TIMEOUT = 500
@@ -44,6 +45,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
   readonly dialFilter = dialFilter
 
   readonly #init: PsecTransportInit
+  readonly #limits: Required<InboundLimits>
   readonly #components: PsecComponents
   readonly #log: Logger
   readonly #metrics: PsecMetrics
@@ -55,7 +57,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
 
   /**
    * @throws {PrivateNetworkError} if the node has a connection protector
-   * @throws {InvalidParametersError} if the schemes can't be offered
+   * @throws {InvalidParametersError} if the schemes can't be offered, or a limit is no number of things
    */
   constructor (components: PsecComponents, init: PsecTransportInit) {
     if (components.connectionProtector != null) {
@@ -63,9 +65,14 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
     }
 
     this.#init = init
+    this.#limits = inboundLimits(init)
     this.#components = components
     this.#log = components.logger.forComponent('libp2p:psec')
-    this.#metrics = registerMetrics(components.metrics, () => this.#countInbound(), () => this.#ports.stats)
+    this.#metrics = registerMetrics(components.metrics, {
+      inboundConnections: () => this.#byListener(listener => listener.inboundConnections),
+      pendingInbound: () => this.#byListener(listener => listener.pendingInbound),
+      portStats: () => this.#ports.stats
+    })
     this.#upgrader = new PsecUpgrader(components, {
       ...init,
       onRenewed: (socket, proposal) => { this.#onRenewed(socket, proposal) }
@@ -130,7 +137,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
       ports: this.#ports,
       links: this.#links,
       metrics: this.#metrics,
-      maxPendingInbound: this.#init.maxPendingInbound ?? DEFAULT_MAX_PENDING_INBOUND,
+      limits: this.#limits,
       log: this.#components.logger.forComponent('libp2p:psec:listener')
     })
 
@@ -184,9 +191,27 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
     }
   }
 
-  #countInbound (): Record<string, number> {
-    return Object.fromEntries([...this.#listeners].map(listener => [listener.addr, listener.inboundConnections]))
+  #byListener (count: (listener: PsecListener) => number): Record<string, number> {
+    return Object.fromEntries([...this.#listeners].map(listener => [listener.addr, count(listener)]))
   }
+}
+
+function inboundLimits (init: InboundLimits): Required<InboundLimits> {
+  const maxPendingInbound = init.maxPendingInbound ?? DEFAULT_MAX_PENDING_INBOUND
+  const limits = {
+    maxPendingInbound,
+    maxPendingPerPrefix: init.maxPendingPerPrefix ?? Math.ceil(maxPendingInbound / 2),
+    validationThreshold: init.validationThreshold ?? Math.ceil(maxPendingInbound / 4),
+    maxHeldOffInbound: init.maxHeldOffInbound ?? DEFAULT_MAX_HELD_OFF_INBOUND
+  }
+
+  for (const [name, limit] of Object.entries(limits)) {
+    if (!Number.isInteger(limit) || limit < 0 || limit > 0xffffffff) {
+      throw new InvalidParametersError(`psec: ${name} has to be an integer from 0 to 4294967295, not ${limit}`)
+    }
+  }
+
+  return limits
 }
 
 function newShutdown (): AbortController {

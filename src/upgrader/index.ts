@@ -24,7 +24,7 @@ export interface PsecUpgraderInit {
   /**
    * Choose among the schemes of somebody's proposal (names, in the proposer's order, only ones that are registered here). By
    * default the proposer's first. Returning undefined rejects, and so does throwing. Has to be a pure function of what was
-   * offered: a repeated proposal gets the same response.
+   * offered: a repeated proposal gets the same response, and some are asked for ahead.
    */
   selectScheme? (offered: string[]): string | undefined
 
@@ -46,9 +46,9 @@ export interface PsecUpgraderInit {
 
   /**
    * The remote of a socket that carries a session, or on which this side waits for it as the responder, proposed something else
-   * than before: it may have come back after a crash, or given a dial up and begun another, or somebody forges its address.
+   * than before, or the same long after the session began: it may have come back after a crash, or given a dial up and begun another, or somebody forges its address.
    * Nothing was answered; a new negotiation, on another socket beside this one (`PacketEndpoint.renew`), would have to. Called
-   * for every such proposal, but not for repetitions of the latest. What it throws is logged.
+   * for every transmission that still comes to this socket. What it throws is logged.
    */
   onRenewed? (socket: PacketSocket, proposal: Uint8Array): void
 }

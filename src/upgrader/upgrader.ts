@@ -1,11 +1,14 @@
 import { ConnectionClosedError, InvalidParametersError } from '@libp2p/interface'
 import { realClock } from '../clock.ts'
+import { limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { decodeFrame, encodeFrame } from '../wire/index.ts'
 import { registerMetrics } from './metrics.ts'
+import { prepareAnswers } from './prepare-answers.ts'
 import { Upgrade } from './upgrade.ts'
 import type { InboundUpgradeOptions, PsecUpgraderComponents, PsecUpgraderInit, SecuredSocket, UpgradeOptions } from './index.ts'
 import type { UpgradeContext } from './upgrade.ts'
+import type { PreparedAnswers } from './prepare-answers.ts'
 import type { Clock } from '../clock.ts'
 import type { SecurityScheme } from '../schemes/index.ts'
 import type { PacketSocket } from '../sockets/index.ts'
@@ -46,7 +49,7 @@ export class PsecUpgrader {
    */
   constructor (components: PsecUpgraderComponents, init: PsecUpgraderInit, clock: Clock = realClock) {
     const schemes = indexSchemes(init.schemes)
-    const log = components.logger.forComponent('libp2p:psec:upgrader')
+    const log = limitLogger(components.logger.forComponent('libp2p:psec:upgrader'), clock)
     const peerId = components.peerId.toMultihash().bytes
 
     this.#context = {
@@ -82,6 +85,14 @@ export class PsecUpgrader {
       this.#context.metrics.dropped?.increment({ invalid: true })
       return false
     }
+  }
+
+  /**
+   * How an endpoint can answer strangers' proposals without asking, for `PacketEndpoint.shield`: with what this upgrader would
+   * answer now, as far as its schemes have means to make strangers prove their address. Undefined if none has.
+   */
+  prepareAnswers (): PreparedAnswers | undefined {
+    return prepareAnswers(this.#context)
   }
 
   /**

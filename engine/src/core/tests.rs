@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+mod shield;
+
 use super::*;
 use crate::events::{Batch, Kind, RECORD};
 use crate::identity::QuicSettings;

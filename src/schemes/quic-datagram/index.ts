@@ -29,7 +29,7 @@ export interface QuicDatagramInit {
   keepAliveInterval?: number
 
   /**
-   * How many streams the remote may have open at a time. Default: 1,024.
+   * How many streams the remote may have open at a time. Default: 256.
    */
   maxInboundStreams?: number
 
@@ -62,7 +62,7 @@ export interface QuicDatagramInit {
 const DEFAULTS: Required<QuicDatagramInit> = {
   idleTimeout: 30_000,
   keepAliveInterval: 10_000,
-  maxInboundStreams: 1_024,
+  maxInboundStreams: 256,
   streamReceiveWindow: 4 * 1024 * 1024,
   receiveWindow: 16 * 1024 * 1024,
   sendWindow: 8 * 1024 * 1024,
@@ -102,6 +102,10 @@ class QuicDatagram implements SecurityScheme {
     const session = new QuicSession(flow, this.#log(options))
 
     return session.respond(identity, options)
+  }
+
+  addressValidator (context: SchemeContext): unknown {
+    return this.#identity(context)
   }
 
   #log ({ logger }: SchemeContext): Logger {

@@ -112,7 +112,7 @@ export class QuicSession implements SecureSession, SessionEvents {
   async proceed (options: ProceedOptions): Promise<SecureSession> {
     this.#handOver()
     this.#port.commands.proceed(this.#id, options.sendFirstFlight, options.earlyDatagrams)
-    this.#port.flush()
+    this.#port.flushSoon()
 
     return this.#handshake(options)
   }
@@ -120,7 +120,7 @@ export class QuicSession implements SecureSession, SessionEvents {
   async respond (identity: NativeQuicIdentity, options: RespondOptions): Promise<SecureSession> {
     this.#handOver()
     this.#port.commands.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams)
-    this.#port.flush()
+    this.#port.flushSoon()
 
     return this.#handshake(options)
   }

@@ -1,0 +1,212 @@
+//! Strangers that have to prove their address.
+
+use super::*;
+use crate::shield::{Answer, Policy};
+
+const OFFER: &[u8] = b"\x01\x02/q";
+const ACCEPT: &[u8] = b"\x01\x02/q";
+const BARE: &[u8] = b"\x00\x01\x07\x01\x02/q";
+
+fn shield_b(net: &mut Net) {
+    let policy = Policy {
+        answers: vec![Answer {
+            offer: OFFER.into(),
+            response: ACCEPT.to_vec(),
+        }],
+        max_proposals: 100,
+        max_proposals_per_prefix: 100,
+    };
+    let command = Command::Shield(Some((net.b.identity.clone(), policy)));
+    net.b.core.handle_command(net.now, command);
+}
+
+fn unshield_b(net: &mut Net) {
+    net.b.core.handle_command(net.now, Command::Shield(None));
+}
+
+/// A proposes, its first flight travelling as it does: the first datagram in the proposal, the rest on its heels.
+fn propose(net: &mut Net) {
+    let claim = Command::Claim { remote: B.into() };
+    net.a.core.handle_command(net.now, claim);
+    net.initiate(1400);
+    let [packet, rest @ ..] = &net.first_flight[..] else {
+        panic!("there is no first flight");
+    };
+    let length = u16::try_from(packet.len()).unwrap();
+    let varint = [length as u8 | 0x80, (length >> 7) as u8];
+    let remote: SocketAddr = A.into();
+    net.b
+        .hear(net.now, remote, &[BARE, &varint, packet].concat());
+    for datagram in rest {
+        net.b.hear(net.now, remote, datagram);
+    }
+    net.b.collect();
+}
+
+fn validated(end: &End) -> Vec<(&[u8], &[u8])> {
+    end.notices()
+        .filter_map(|notice| match notice {
+            Notice::Validated { proposal, data, .. } => Some((&proposal[..], &data[..])),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What JavaScript at B does with a stranger who has proved its address.
+fn respond_to_validated(net: &mut Net) {
+    let [(proposal, packet)] = validated(&net.b)[..] else {
+        panic!("not exactly one stranger has proved its address");
+    };
+    assert_eq!(proposal, BARE);
+    let mut early = vec![packet.to_vec()];
+    early.extend(net.b.raw().into_iter().map(<[u8]>::to_vec));
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    net.respond(early);
+}
+
+#[test]
+fn a_stranger_is_answered_without_javascript_and_has_to_prove_its_address() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    assert_eq!(net.a.raw(), [ACCEPT]);
+    assert_eq!(net.b.notices().count(), 0);
+    assert_eq!(net.b.core.counters.shielded, 1);
+    assert_eq!(
+        net.b.core.counters.challenged,
+        net.first_flight.len() as u64
+    );
+    assert_eq!(net.b.core.endpoint.open_connections(), 0);
+}
+
+#[test]
+fn a_stranger_who_has_proved_its_address_gets_through() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    net.proceed(false);
+    net.deliver_all();
+    respond_to_validated(&mut net);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
+    assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+}
+
+#[test]
+fn a_stranger_whose_proposal_came_without_its_first_packet_gets_through() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    let remote: SocketAddr = A.into();
+    net.b.hear(net.now, remote, BARE);
+    net.initiate(1400);
+    net.proceed(true);
+    net.deliver_all();
+    respond_to_validated(&mut net);
+    net.run(Duration::from_secs(5));
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+}
+
+#[test]
+fn a_stranger_gets_through_although_the_shield_went_down_meanwhile() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    unshield_b(&mut net);
+    net.deliver_all();
+    net.proceed(false);
+    net.deliver_all();
+    respond_to_validated(&mut net);
+    net.run(Duration::from_secs(5));
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+}
+
+#[test]
+fn a_proof_of_somebody_elses_address_is_none() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    net.proceed(false);
+    net.lose = |_| true;
+    net.deliver_all();
+    let proofs: Vec<Vec<u8>> = net
+        .sent
+        .iter()
+        .filter(|(from, _)| *from == A.into())
+        .map(|(_, datagram)| datagram.clone())
+        .collect();
+    assert!(!proofs.is_empty());
+    let spoofed = SocketAddr::from(([10, 0, 0, 3], 4001));
+    net.b.hear(net.now, spoofed, BARE);
+    for proof in &proofs {
+        net.b.hear(net.now, spoofed, proof);
+    }
+    net.b.collect();
+    assert!(validated(&net.b).is_empty());
+}
+
+#[test]
+fn what_is_no_first_packet_gets_no_answer() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    net.initiate(1400);
+    let packet = net.first_flight[0].clone();
+    let remote: SocketAddr = A.into();
+    for datagram in [&packet[..1199], &[0xc0; 1200], &[0x40; 1200], &[0xff; 2]] {
+        net.b.hear(net.now, remote, datagram);
+    }
+    net.deliver_all();
+    assert!(net.sent.is_empty());
+    assert_eq!(net.b.notices().count(), 0);
+}
+
+#[test]
+fn no_answer_is_larger_than_what_it_answers() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    let remote: SocketAddr = A.into();
+    net.b.hear(net.now, remote, BARE);
+    net.deliver_all();
+    let [(_, accept)] = &net.sent[..] else {
+        panic!("a proposal has one answer");
+    };
+    assert!(accept.len() <= BARE.len());
+
+    propose(&mut net);
+    net.deliver_all();
+    let out: usize = net.sent[1..]
+        .iter()
+        .map(|(_, datagram)| datagram.len())
+        .sum();
+    assert!(
+        out < 500,
+        "{out} bytes for a first flight of two times 1200"
+    );
+}
+
+#[test]
+fn a_million_proposals_leave_nothing_behind() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    for number in 0..1_000_000u32 {
+        let [_, a, b, c] = number.to_be_bytes();
+        let remote = SocketAddr::from(([11, a, b, c], 9));
+        net.b.hear(net.now, remote, BARE);
+        if number % 500 == 0 {
+            while net
+                .b
+                .core
+                .poll_transmit(net.now, 1, &mut Vec::new())
+                .is_some()
+            {}
+        }
+    }
+    assert_eq!(net.b.core.shielded_proposals(), 100);
+    assert!(net.b.core.flows.is_empty() && net.b.core.strangers.is_empty());
+    net.run(Duration::from_secs(20));
+    assert_eq!(net.b.core.shielded_proposals(), 0);
+    assert_eq!(net.b.core.poll_timeout(), None);
+}

@@ -1,0 +1,253 @@
+//! What stands between a flood and JavaScript: while it is up, a proposal of a stranger is answered without a word of
+//! JavaScript, and remembered in a few hundred bytes, until the stranger has proved that it receives at its address.
+//! Sans-IO.
+//!
+//! PSEC itself has no such proof, but the scheme that is agreed on has: QUIC's Retry (RFC 9000, section 8.1.2). A response is a
+//! function of the proposal ("Loss, order, duplication" in `docs/negotiation.md`), so JavaScript says beforehand which offers
+//! are answered how; what is offered otherwise is left to JavaScript, at a small rate.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a proposal is remembered: as long as the proof of the address is valid, which quinn says.
+pub const LIFETIME: Duration = Duration::from_secs(15);
+
+/// Proposals with an offer that has no prepared answer which pass in each `UNPREPARED_INTERVAL`.
+const MAX_UNPREPARED: u32 = 16;
+const UNPREPARED_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The type of a proposal (draft, "Frames").
+const PROPOSE: u8 = 0;
+
+/// The longest peer id that exists, that of a secp256k1 key: its length, a varint, fits one byte.
+const MAX_PEER_ID: usize = 39;
+
+/// What a proposal may offer, as its bytes from the number of schemes to the last name, and the whole frame that answers it.
+pub struct Answer {
+    pub offer: Arc<[u8]>,
+    pub response: Vec<u8>,
+}
+
+/// What JavaScript decides.
+pub struct Policy {
+    pub answers: Vec<Answer>,
+    pub max_proposals: usize,
+    pub max_proposals_per_prefix: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send this; and there is an initiation packet from that byte on, if it is within the datagram.
+    Answer { response: Vec<u8>, packet_at: usize },
+    /// JavaScript has to decide.
+    Pass,
+    /// Too many that JavaScript would have to decide.
+    Unprepared,
+    /// Too many from this part of the network.
+    Quota,
+}
+
+/// A proposal without its initiation packet. There are as many as a flood can make, so they are small.
+struct Proposal {
+    id: [u8; MAX_PEER_ID],
+    id_length: u8,
+    offer: Arc<[u8]>,
+    at: Instant,
+}
+
+impl Proposal {
+    fn frame(&self) -> Vec<u8> {
+        let id = &self.id[..self.id_length.into()];
+        [&[PROPOSE, self.id_length], id, &self.offer].concat()
+    }
+}
+
+/// A site's share of the address space: what one attacker can have many addresses of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Prefix {
+    /// /24
+    V4([u8; 3]),
+    /// /48
+    V6([u8; 6]),
+}
+
+impl From<IpAddr> for Prefix {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f])
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Shield {
+    /// While it is up.
+    policy: Option<Policy>,
+    proposals: HashMap<SocketAddr, Proposal>,
+    /// Oldest first.
+    by_age: VecDeque<SocketAddr>,
+    of_prefix: HashMap<Prefix, usize>,
+    unprepared: u32,
+    unprepared_since: Option<Instant>,
+}
+
+impl Shield {
+    /// Put it up; or, without a policy, down: those whose proposals are remembered can still get through.
+    pub fn set(&mut self, policy: Option<Policy>) {
+        self.policy = policy;
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.policy.is_some()
+    }
+
+    /// Proposals that are remembered.
+    pub fn len(&self) -> usize {
+        self.proposals.len()
+    }
+
+    /// Whether this stranger's first packets are to be looked at.
+    pub fn guards(&self, remote: &SocketAddr) -> bool {
+        self.is_up() || self.proposals.contains_key(remote)
+    }
+
+    /// A stranger proposes.
+    pub fn propose(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]) -> Verdict {
+        let Some(policy) = &self.policy else {
+            return Verdict::Pass;
+        };
+        let Some((peer_id, packet_at, answer)) = find_answer(&policy.answers, datagram) else {
+            return self.pass_unprepared(now);
+        };
+        let (max, max_per_prefix) = (policy.max_proposals, policy.max_proposals_per_prefix);
+        let (response, offer) = (answer.response.clone(), answer.offer.clone());
+
+        // The same peer again, most likely; another one's word is not worth more.
+        if !self.proposals.contains_key(&remote) {
+            let of_prefix = self.of_prefix.entry(remote.ip().into()).or_default();
+            if *of_prefix >= max_per_prefix {
+                return Verdict::Quota;
+            }
+            *of_prefix += 1;
+            // The oldest has had the most time: under a flood, a place in the table must come round sooner than a dial gives up.
+            if self.proposals.len() >= max {
+                self.forget_oldest();
+            }
+            self.by_age.push_back(remote);
+            let mut id = [0; MAX_PEER_ID];
+            id[..peer_id.len()].copy_from_slice(peer_id);
+            let proposal = Proposal {
+                id,
+                id_length: peer_id.len() as u8,
+                offer,
+                at: now,
+            };
+            self.proposals.insert(remote, proposal);
+        }
+
+        Verdict::Answer {
+            response,
+            packet_at,
+        }
+    }
+
+    /// A stranger has proved that it receives at its address: what it has proposed.
+    pub fn proposal_of(&self, remote: &SocketAddr) -> Option<Vec<u8>> {
+        self.proposals.get(remote).map(Proposal::frame)
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while self.poll_timeout().is_some_and(|at| at <= now) {
+            self.forget_oldest();
+        }
+        if self.proposals.is_empty() {
+            // What a flood has made large.
+            self.proposals.shrink_to_fit();
+            self.by_age.shrink_to_fit();
+            self.of_prefix.shrink_to_fit();
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let oldest = self.proposals.get(self.by_age.front()?)?;
+        Some(oldest.at + LIFETIME)
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(remote) = self.by_age.pop_front() else {
+            return;
+        };
+        self.proposals.remove(&remote);
+        let prefix = remote.ip().into();
+        if let Some(count) = self.of_prefix.get_mut(&prefix) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_prefix.remove(&prefix);
+            }
+        }
+    }
+
+    fn pass_unprepared(&mut self, now: Instant) -> Verdict {
+        if self
+            .unprepared_since
+            .is_none_or(|since| now.duration_since(since) >= UNPREPARED_INTERVAL)
+        {
+            self.unprepared_since = Some(now);
+            self.unprepared = 0;
+        }
+        self.unprepared += 1;
+        if self.unprepared > MAX_UNPREPARED {
+            return Verdict::Unprepared;
+        }
+        Verdict::Pass
+    }
+}
+
+/// A proposal's peer id, where its initiation packet begins, and what is prepared for it. `None` if nothing is, valid or not.
+fn find_answer<'a, 'd>(
+    answers: &'a [Answer],
+    datagram: &'d [u8],
+) -> Option<(&'d [u8], usize, &'a Answer)> {
+    let [PROPOSE, id_length, ref rest @ ..] = *datagram else {
+        return None;
+    };
+    if usize::from(id_length) > MAX_PEER_ID {
+        return None;
+    }
+    let (peer_id, list) = rest.split_at_checked(id_length.into())?;
+
+    answers.iter().find_map(|answer| {
+        let rest = list.strip_prefix(&answer.offer[..])?;
+        let packet_length = rest.len() - packet_offset(rest)?;
+        Some((peer_id, datagram.len() - packet_length, answer))
+    })
+}
+
+/// Where the initiation packet begins in the last field of a proposal, which has to be its length and exactly as much, or
+/// nothing at all.
+fn packet_offset(field: &[u8]) -> Option<usize> {
+    let (length, offset) = match *field {
+        [] => return Some(0),
+        [low @ 0..0x80, ..] => (usize::from(low), 1),
+        // A datagram has no room for more than three bytes of a multiformats varint.
+        [low, high @ 1..0x80, ..] => (usize::from(low & 0x7f) | usize::from(high) << 7, 2),
+        [low, middle, high @ 1..0x04, ..] => (
+            usize::from(low & 0x7f) | usize::from(middle & 0x7f) << 7 | usize::from(high) << 14,
+            3,
+        ),
+        _ => return None,
+    };
+    (offset + length == field.len()).then_some(offset)
+}
+
+#[cfg(test)]
+mod tests;

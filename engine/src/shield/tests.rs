@@ -1,0 +1,160 @@
+use super::*;
+
+const RESPONSE: &[u8] = b"\x01\x02/q";
+const OFFER: &[u8] = b"\x01\x02/q";
+
+fn shield(max_proposals: usize, max_proposals_per_prefix: usize) -> Shield {
+    let mut shield = Shield::default();
+    shield.set(Some(Policy {
+        answers: vec![Answer {
+            offer: OFFER.into(),
+            response: RESPONSE.to_vec(),
+        }],
+        max_proposals,
+        max_proposals_per_prefix,
+    }));
+    shield
+}
+
+fn stranger(number: u16) -> SocketAddr {
+    let [high, low] = number.to_be_bytes();
+    SocketAddr::from(([10, high, low, 1], 4001))
+}
+
+/// What offers `offer`, with whatever follows.
+fn proposal(offer: &[u8], field: &[u8]) -> Vec<u8> {
+    [&[PROPOSE, 3, 7, 7, 7], offer, field].concat()
+}
+
+fn answer(packet_at: usize) -> Verdict {
+    Verdict::Answer {
+        response: RESPONSE.to_vec(),
+        packet_at,
+    }
+}
+
+#[test]
+fn a_known_offer_is_answered_and_remembered_without_its_packet() {
+    let mut shield = shield(10, 10);
+    let bare = proposal(OFFER, b"");
+    let with_packet = proposal(OFFER, b"\x02hi");
+    let now = Instant::now();
+    assert_eq!(shield.propose(now, stranger(1), &bare), answer(9));
+    assert_eq!(shield.propose(now, stranger(2), &with_packet), answer(10));
+    assert_eq!(shield.proposal_of(&stranger(1)), Some(bare.clone()));
+    assert_eq!(shield.proposal_of(&stranger(2)), Some(bare));
+    assert_eq!(shield.proposal_of(&stranger(3)), None);
+}
+
+#[test]
+fn an_initiation_packet_may_have_any_length_that_fits_a_datagram() {
+    let now = Instant::now();
+    for (length, varint) in [
+        (127, &[0x7f][..]),
+        (128, &[0x80, 0x01]),
+        (1200, &[0xb0, 0x09]),
+        (16_384, &[0x80, 0x80, 0x01]),
+        (65_000, &[0xe8, 0xfb, 0x03]),
+    ] {
+        let mut shield = shield(10, 10);
+        let datagram = proposal(OFFER, &[varint, &vec![1; length]].concat());
+        let packet_at = datagram.len() - length;
+        assert_eq!(
+            shield.propose(now, stranger(1), &datagram),
+            answer(packet_at)
+        );
+    }
+}
+
+#[test]
+fn what_is_no_known_offer_is_left_to_javascript_at_a_small_rate() {
+    let mut shield = shield(10, 10);
+    let now = Instant::now();
+    for datagram in [
+        proposal(b"\x01\x02/x", b""),
+        proposal(OFFER, b"\x03hi"),
+        proposal(OFFER, b"\x01hi"),
+        proposal(OFFER, b"\x82\x00hi"),
+        proposal(b"\x02\x02/q", b""),
+        vec![PROPOSE],
+        vec![PROPOSE, 3, 7],
+        [&[PROPOSE, 40][..], &[7; 40], OFFER].concat(),
+    ] {
+        assert_eq!(
+            shield.propose(now, stranger(1), &datagram),
+            Verdict::Pass,
+            "{datagram:?}"
+        );
+    }
+    let unknown = proposal(b"\x00", b"");
+    for _ in 8..MAX_UNPREPARED {
+        assert_eq!(shield.propose(now, stranger(2), &unknown), Verdict::Pass);
+    }
+    assert_eq!(
+        shield.propose(now, stranger(3), &unknown),
+        Verdict::Unprepared
+    );
+    assert_eq!(
+        shield.propose(now + UNPREPARED_INTERVAL, stranger(3), &unknown),
+        Verdict::Pass
+    );
+    assert_eq!(shield.len(), 0);
+}
+
+#[test]
+fn the_table_is_bounded_and_its_oldest_entry_goes_first() {
+    let mut shield = shield(3, 10);
+    let now = Instant::now();
+    for number in 0..5 {
+        shield.propose(now, stranger(number), &proposal(OFFER, b""));
+    }
+    assert_eq!(shield.len(), 3);
+    assert!(!shield.guards_only(&stranger(1)) && shield.guards_only(&stranger(2)));
+    assert_eq!(shield.of_prefix.len(), 3);
+}
+
+#[test]
+fn a_part_of_the_network_has_a_share_of_the_table() {
+    let mut shield = shield(10, 2);
+    let now = Instant::now();
+    let neighbour = |port| SocketAddr::from(([192, 0, 2, 200], port));
+    let frame = proposal(OFFER, b"");
+    assert_eq!(shield.propose(now, neighbour(1), &frame), answer(9));
+    assert_eq!(shield.propose(now, neighbour(2), &frame), answer(9));
+    assert_eq!(shield.propose(now, neighbour(3), &frame), Verdict::Quota);
+    assert_eq!(shield.propose(now, neighbour(2), &frame), answer(9));
+    assert_eq!(shield.propose(now, stranger(1), &frame), answer(9));
+}
+
+#[test]
+fn addresses_of_one_ipv6_site_are_one_part_of_the_network() {
+    let of = |text: &str| Prefix::from(text.parse::<IpAddr>().unwrap());
+    assert!(of("2001:db8:1:2::1") == of("2001:db8:1:ffff::2"));
+    assert!(of("2001:db8:1::1") != of("2001:db8:2::1"));
+    assert!(of("192.0.2.1") == of("192.0.2.255"));
+    assert!(of("192.0.2.1") != of("192.0.3.1"));
+}
+
+#[test]
+fn everything_is_forgotten_in_time_also_when_it_is_down() {
+    let mut shield = shield(1000, 1000);
+    let now = Instant::now();
+    for number in 0..1000 {
+        shield.propose(now, stranger(number), &proposal(OFFER, b""));
+    }
+    shield.set(None);
+    assert!(shield.guards(&stranger(7)) && !shield.guards(&stranger(1000)));
+    assert_eq!(shield.poll_timeout(), Some(now + LIFETIME));
+    shield.handle_timeout(now + LIFETIME - Duration::from_millis(1));
+    assert_eq!(shield.len(), 1000);
+    shield.handle_timeout(now + LIFETIME);
+    assert_eq!(shield.len(), 0);
+    assert_eq!(shield.poll_timeout(), None);
+    assert!(shield.proposals.capacity() == 0 && shield.of_prefix.is_empty());
+}
+
+impl Shield {
+    fn guards_only(&self, remote: &SocketAddr) -> bool {
+        self.proposals.contains_key(remote)
+    }
+}

@@ -1,0 +1,101 @@
+import { sourcePrefix } from './source-prefix.ts'
+import type { Link } from './link.ts'
+
+export interface PendingInboundInit {
+  /**
+   * How many may be on their way at a time
+   */
+  max: number
+
+  /**
+   * How many of one part of the network, see `sourcePrefix`
+   */
+  maxPerPrefix: number
+
+  /**
+   * From how many on, of those who have not proved their address, strangers have to prove theirs first; `Infinity` if they can't be
+   * made to
+   */
+  validationThreshold: number
+}
+
+/**
+ * Why a stranger has to try again later
+ */
+export type TurnedAwayReason = 'turned_away' | 'turned_away_prefix'
+
+interface Entry {
+  prefix: string
+  validated: boolean
+}
+
+/**
+ * Inbound connections on their way: the half-open state of a listener. Those who came first are the likelier to get done, so
+ * when it is full the newest are turned away.
+ */
+export class PendingInbound {
+  readonly #init: PendingInboundInit
+  readonly #entries = new Map<Link, Entry>()
+  readonly #ofPrefix = new Map<string, number>()
+  #unvalidated = 0
+  #isUnderPressure: boolean
+
+  constructor (init: PendingInboundInit) {
+    this.#init = init
+    this.#isUnderPressure = init.validationThreshold === 0
+  }
+
+  get size (): number {
+    return this.#entries.size
+  }
+
+  /**
+   * Whether strangers should prove their address first. Begins at the threshold and ends at half of it, so that it does not flicker.
+   */
+  get isUnderPressure (): boolean {
+    const { validationThreshold } = this.#init
+    this.#isUnderPressure = this.#unvalidated >= (this.#isUnderPressure ? validationThreshold / 2 : validationThreshold)
+
+    return this.#isUnderPressure
+  }
+
+  /**
+   * Why there is no room for somebody from that host; undefined if there is
+   */
+  refuses (host: string, validated: boolean): TurnedAwayReason | undefined {
+    const { max, maxPerPrefix, validationThreshold } = this.#init
+
+    if (this.#entries.size >= max || (!validated && this.#unvalidated >= Math.max(validationThreshold, max / 2))) {
+      return 'turned_away'
+    }
+
+    if ((this.#ofPrefix.get(sourcePrefix(host)) ?? 0) >= maxPerPrefix) {
+      return 'turned_away_prefix'
+    }
+  }
+
+  add (link: Link, host: string, validated: boolean): void {
+    const prefix = sourcePrefix(host)
+    this.#entries.set(link, { prefix, validated })
+    this.#ofPrefix.set(prefix, (this.#ofPrefix.get(prefix) ?? 0) + 1)
+    this.#unvalidated += validated ? 0 : 1
+  }
+
+  delete (link: Link): void {
+    const entry = this.#entries.get(link)
+
+    if (entry == null) {
+      return
+    }
+
+    const left = (this.#ofPrefix.get(entry.prefix) ?? 0) - 1
+    this.#entries.delete(link)
+    this.#unvalidated -= entry.validated ? 0 : 1
+
+    if (left > 0) {
+      this.#ofPrefix.set(entry.prefix, left)
+    } else {
+      this.#ofPrefix.delete(entry.prefix)
+    }
+  }
+}
