@@ -1,4 +1,4 @@
-import { expect } from 'aegir/chai'
+import assert from 'node:assert/strict'
 import { decodeFrame, looksLikeFrame } from '../../src/wire/index.ts'
 import type { Expected, NegotiatorModel } from './negotiator-model.ts'
 import type { Negotiator } from '../../src/negotiation/index.ts'
@@ -33,27 +33,28 @@ export abstract class NegotiatorCommand implements fc.Command<NegotiatorModel, S
 
     for (let event = negotiator.pollEvent(); event != null; event = negotiator.pollEvent()) {
       system.outcomes += event.type === 'renewed' ? 0 : 1
-      expect(event.type === 'renewed' ? 'agreed' : event.type).to.equal(model.status)
+      assert.equal(event.type === 'renewed' ? 'agreed' : event.type, model.status)
 
       if (event.type === 'agreed') {
-        expect(event.agreement).to.include(model.agreed)
+        const { scheme, role, simultaneous } = event.agreement
+        assert.deepEqual({ scheme, role, simultaneous }, model.agreed)
       }
     }
 
-    expect(negotiator.status).to.equal(model.status)
-    expect(system.outcomes).to.equal(model.status === 'agreed' || model.status === 'failed' ? 1 : 0)
+    assert.equal(negotiator.status, model.status)
+    assert.equal(system.outcomes, model.status === 'agreed' || model.status === 'failed' ? 1 : 0)
 
     const timeout = negotiator.pollTimeout()
 
     if (model.status === 'proposing') {
-      expect(timeout).to.be.a('number')
+      assert.equal(typeof timeout, 'number')
     } else if (model.status !== 'agreed') {
-      expect(timeout).to.equal(undefined)
+      assert.equal(timeout, undefined)
     }
 
     // what is due has been done: nobody waits for the past
     negotiator.handleTimeout(now - 1)
-    expect(negotiator.pollTransmit()).to.equal(undefined)
+    assert.equal(negotiator.pollTransmit(), undefined)
   }
 
   abstract toString (): string
@@ -66,11 +67,10 @@ export abstract class NegotiatorCommand implements fc.Command<NegotiatorModel, S
 
 function expectFrames (model: NegotiatorModel, frames: Uint8Array[], expected: Expected): void {
   if (expected === 'own proposal or nothing') {
-    expect(frames.length).to.be.at.most(1)
-    frames.forEach(frame => { expect(frame).to.equalBytes(model.ownProposal) })
+    assert.ok(frames.length <= 1)
+    frames.forEach(frame => { assert.deepEqual(frame, model.ownProposal) })
   } else {
-    expect(frames).to.have.lengthOf(expected === 'nothing' ? 0 : 1)
-    frames.forEach(frame => { expect(frame).to.equalBytes(expected) })
+    assert.deepEqual(frames, expected === 'nothing' ? [] : [expected])
   }
 }
 
@@ -141,7 +141,7 @@ export class AdvanceCommand extends NegotiatorCommand {
     const { negotiator } = system
     system.now += this.#milliseconds
     negotiator.handleTimeout(system.now)
-    expect(negotiator.pollTimeout() ?? Infinity, 'the next deadline').to.be.above(system.now)
+    assert.ok((negotiator.pollTimeout() ?? Infinity) > system.now, 'the next deadline lies in the past')
 
     return model.advance(system.now)
   }
@@ -154,6 +154,7 @@ export class SecuredCommand extends NegotiatorCommand {
 
   protected apply (model: NegotiatorModel, { negotiator }: System): Expected {
     negotiator.handleSecured()
+    model.secure()
 
     return 'nothing'
   }
@@ -163,7 +164,7 @@ function deliver (model: NegotiatorModel, { negotiator, now }: System, bytes: Ui
   const verdict = negotiator.handleDatagram(bytes, now)
 
   if (bytes.byteLength > 0 && !looksLikeFrame(bytes)) {
-    expect(verdict).to.equal('scheme')
+    assert.equal(verdict, 'scheme')
     return 'nothing'
   }
 
@@ -172,16 +173,15 @@ function deliver (model: NegotiatorModel, { negotiator, now }: System, bytes: Ui
   try {
     frame = decodeFrame(bytes)
   } catch {
-    expect(verdict).to.equal('invalid')
+    assert.equal(verdict, 'invalid')
     return 'nothing'
   }
 
-  expect(verdict).to.be.oneOf(['frame', 'unexpected'])
+  assert.ok(verdict === 'frame' || verdict === 'unexpected')
   const expected = model.receive(frame, now)
 
-  // in simultaneous mode the answer is our own proposal
   if (expected instanceof Uint8Array && frame.type === 'propose') {
-    expect(expected.byteLength, 'a response').to.be.at.most(bytes.byteLength)
+    assert.ok(expected.byteLength <= bytes.byteLength, 'a response is larger than the proposal')
   }
 
   return expected

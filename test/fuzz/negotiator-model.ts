@@ -7,6 +7,9 @@ import type { Frame, Propose } from '../../src/wire/index.ts'
 /** The grace of bad news, by default */
 const GRACE = 200
 
+/** How long a proposal like the first is its repetition, once there is a session */
+const REPETITION = 30_000
+
 /**
  * What has to leave: this frame, nothing, or (where a timer decides) at most our own proposal
  */
@@ -22,7 +25,8 @@ export class NegotiatorModel {
   readonly #localId: Uint8Array
   readonly #schemes: string[]
   #endsAt?: number
-  #answered?: { proposal: Propose, response?: Uint8Array }
+  #secured = false
+  #answered?: { proposal: Propose, response?: Uint8Array, at: number }
 
   constructor (localId: Uint8Array, schemes: string[]) {
     this.#localId = localId
@@ -59,6 +63,10 @@ export class NegotiatorModel {
     }
   }
 
+  secure (): void {
+    this.#secured = this.status === 'agreed'
+  }
+
   advance (now: number): Expected {
     if (this.#endsAt != null && now >= this.#endsAt) {
       this.status = 'failed'
@@ -71,13 +79,13 @@ export class NegotiatorModel {
   }
 
   #receiveProposal (proposal: Propose, now: number): Expected {
-    if (this.#isAnswered(proposal)) {
+    if (this.#isAnswered(proposal, now)) {
       return this.#answered?.response ?? 'own proposal or nothing'
     }
 
     switch (this.status) {
       case 'idle':
-        return this.#respond(proposal)
+        return this.#respond(proposal, now)
       case 'proposing':
         return this.#conclude(proposal, now)
       default:
@@ -85,7 +93,7 @@ export class NegotiatorModel {
     }
   }
 
-  #respond (proposal: Propose): Expected {
+  #respond (proposal: Propose, now: number): Expected {
     if (equals(proposal.peerId, this.#localId)) {
       this.status = 'failed'
       return 'nothing'
@@ -95,12 +103,12 @@ export class NegotiatorModel {
 
     if (scheme == null) {
       this.status = 'failed'
-      return this.#answer(proposal, { type: 'reject' })
+      return this.#answer(proposal, { type: 'reject' }, now)
     }
 
     this.#agree(scheme, 'responder', false)
 
-    return this.#answer(proposal, { type: 'accept', scheme })
+    return this.#answer(proposal, { type: 'accept', scheme }, now)
   }
 
   #conclude (proposal: Propose, now: number): Expected {
@@ -113,11 +121,11 @@ export class NegotiatorModel {
 
     if (choice == null) {
       this.#endsAt ??= now + GRACE
-      return this.#answer(proposal, { type: 'reject' })
+      return this.#answer(proposal, { type: 'reject' }, now)
     }
 
     this.#agree(choice.scheme, choice.role, true)
-    this.#answered = { proposal }
+    this.#answered = { proposal, at: now }
 
     return 'nothing'
   }
@@ -128,28 +136,37 @@ export class NegotiatorModel {
     this.#endsAt = undefined
   }
 
-  #answer (proposal: Propose, frame: Frame): Uint8Array {
+  #answer (proposal: Propose, frame: Frame, now: number): Uint8Array {
     const response = encodeFrame(frame)
-    this.#answered = { proposal, response }
+    this.#answered = { proposal, response, at: now }
 
     return response
   }
 
   /**
-   * "The same proposal": one without the initiation packet is the same as one with it
+   * "The same proposal": one without the initiation packet is the same as one with it, until there is a session
    */
-  #isAnswered (proposal: Propose): boolean {
-    const answered = this.#answered?.proposal
-
-    if (answered == null || !equals(answered.peerId, proposal.peerId) || JSON.stringify(answered.schemes) !== JSON.stringify(proposal.schemes)) {
+  #isAnswered (proposal: Propose, now: number): boolean {
+    if (this.#answered == null) {
       return false
     }
 
-    if (answered.initiationPacket == null || proposal.initiationPacket == null) {
-      answered.initiationPacket ??= proposal.initiationPacket
-      return true
+    const { proposal: answered, at } = this.#answered
+
+    if (!equals(answered.peerId, proposal.peerId) || JSON.stringify(answered.schemes) !== JSON.stringify(proposal.schemes)) {
+      return false
     }
 
-    return equals(answered.initiationPacket, proposal.initiationPacket)
+    if (answered.initiationPacket != null && proposal.initiationPacket != null) {
+      return equals(answered.initiationPacket, proposal.initiationPacket)
+    }
+
+    if (this.#secured && (proposal.initiationPacket != null || now - at >= REPETITION)) {
+      return false
+    }
+
+    answered.initiationPacket ??= proposal.initiationPacket
+
+    return true
   }
 }

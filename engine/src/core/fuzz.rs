@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::events::{Kind, RECORD};
 use crate::identity::QuicSettings;
+use crate::shield::{Answer, Policy};
 
 /// Where the honest ends are, then strangers.
 const ADDRESSES: [([u8; 4], u16); 4] = [
@@ -21,6 +22,14 @@ const ADDRESSES: [([u8; 4], u16); 4] = [
     ([10, 0, 0, 3], 4003),
     ([10, 9, 9, 9], 9),
 ];
+
+/// A proposal without initiation packet, and what answers it while the shield is up.
+const PROPOSAL: &[u8] = b"\x00\x01\x07\x01\x02/q";
+const OFFER: &[u8] = b"\x01\x02/q";
+const ACCEPT: &[u8] = b"\x01\x02/q";
+
+/// Proposals that the shield may remember, fewer than there are strangers.
+const MAX_SHIELDED: usize = 2;
 
 /// Datagrams that the attacker has seen, and can use: the oldest are forgotten.
 const MAX_SEEN: usize = 64;
@@ -152,6 +161,13 @@ enum Op {
         from: u8,
         length: u16,
     },
+    Shield {
+        up: bool,
+    },
+    Propose {
+        from: u8,
+        seen: Option<u8>,
+    },
     Forge {
         from: u8,
         data: Vec<u8>,
@@ -205,6 +221,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (any::<u8>(), 0..4u8).prop_map(|(seen, from)| Op::Replay { seen, from }),
         3 => (any::<u8>(), 0..4u8, any::<u16>(), any::<u8>()).prop_map(|(seen, from, at, value)| Op::Mutate { seen, from, at, value }),
         2 => (any::<u8>(), 0..4u8, any::<u16>()).prop_map(|(seen, from, length)| Op::Truncate { seen, from, length }),
+        1 => any::<bool>().prop_map(|up| Op::Shield { up }),
+        3 => (0..4u8, any::<Option<u8>>()).prop_map(|(from, seen)| Op::Propose { from, seen }),
         3 => (0..4u8, garbage).prop_map(|(from, data)| Op::Forge { from, data }),
     ]
 }
@@ -302,6 +320,7 @@ impl End {
             Notice::Raw { remote, data, .. } => {
                 assert!(self.heard.contains(&(*remote, data.clone())));
             }
+            Notice::Validated { proposal, .. } => assert_eq!(proposal, PROPOSAL),
             Notice::Secured { peer_id } => {
                 assert_eq!(*peer_id, IDENTITIES[1 - self.index].1);
                 assert!(!self.ended.contains(&session));
@@ -346,6 +365,7 @@ impl End {
         let core = &self.core;
         assert!(core.strangers.len() <= MAX_STRANGERS);
         assert!(core.strangers_by_age.len() <= MAX_STRANGERS);
+        assert!(core.shielded_proposals() <= MAX_SHIELDED);
         assert!(core.events.raw() <= MAX_WAITING_RAW);
         assert!(core.responses.is_empty() && core.ready.is_empty() && core.is_ready.is_empty());
         assert_eq!(core.by_handle.len(), core.sessions.len());
@@ -411,6 +431,16 @@ impl World {
                 data.truncate(usize::from(length) % data.len());
             }),
             Op::Forge { from, data } => self.hear(at, address(from), &data),
+            Op::Shield { up } => self.shield(at, up),
+            Op::Propose { from, seen: None } => self.hear(at, address(from), PROPOSAL),
+            Op::Propose {
+                from,
+                seen: Some(seen),
+            } => self.attack(at, seen, from, |packet| {
+                let length = packet.len();
+                let varint = [length as u8 | 0x80, (length >> 7) as u8];
+                *packet = [PROPOSAL, &varint, packet].concat();
+            }),
             Op::Collect => self.ends[at].collect(),
             Op::Waiting { bytes, raw } => self.ends[at].core.set_waiting(bytes, raw),
             Op::Initiate { max_first } => self.initiate(at, max_first),
@@ -419,6 +449,20 @@ impl World {
         }
         self.advance(at);
         self.ends.iter().for_each(End::check);
+    }
+
+    fn shield(&mut self, at: usize, up: bool) {
+        let policy = Policy {
+            answers: vec![Answer {
+                offer: OFFER.into(),
+                response: ACCEPT.to_vec(),
+            }],
+            max_proposals: MAX_SHIELDED,
+            max_proposals_per_prefix: 1,
+        };
+        let end = &mut self.ends[at];
+        let command = Command::Shield(up.then(|| (end.identity(), policy)));
+        end.core.handle_command(self.now, command);
     }
 
     fn connect(&mut self, at: usize) {
@@ -656,6 +700,7 @@ impl World {
     fn end(mut self) {
         for at in 0..2 {
             self.ends[at].core.set_waiting(0, 0);
+            self.shield(at, false);
             self.ends[at].collect();
             for session in self.ends[at].created.clone() {
                 let command = Command::Close {
@@ -686,7 +731,7 @@ impl World {
             );
             assert!(core.by_handle.is_empty() && core.flows.is_empty());
             assert!(core.timeouts.is_empty() && core.timeout_of.is_empty());
-            assert!(core.events.is_empty());
+            assert!(core.events.is_empty() && core.shielded_proposals() == 0);
             assert_eq!(end.ended.len(), end.created.len(), "every session ends");
         }
     }
