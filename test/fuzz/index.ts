@@ -28,8 +28,8 @@ export interface FuzzTarget {
 export const targets: FuzzTarget[] = [
   { name: 'wire', title: 'the codec throws nothing but InvalidFrameError, and makes the same bytes of what it reads', runs: 5_000, property: wire },
   { name: 'decode', title: 'psec decode prints nothing that a terminal would obey, or says what is wrong', runs: 1_000, property: decodeCommand },
-  { name: 'negotiator', title: 'the negotiator does what the table of its states says, in any order of events', runs: 300, property: negotiator },
-  { name: 'upgrader', title: 'every upgrade ends and leaves nothing, whatever is forged, repeated or changed', runs: 200, property: upgrader },
+  { name: 'negotiator', title: 'the negotiator does what the table of its states says, in any order of events', runs: 1_000, property: negotiator },
+  { name: 'upgrader', title: 'every upgrade ends and leaves nothing, whatever is forged, repeated or changed', runs: 400, property: upgrader },
   { name: 'noise', title: 'two peers get together whatever comes that is no frame', runs: 200, property: noisyUpgrade },
   { name: 'datagrams', title: 'all datagrams of unknown flows are accounted for, and few are kept', runs: 50, property: datagrams },
   { name: 'varint', title: 'QUIC\'s integers are read within their bytes', runs: 2_000, property: quicVarint },

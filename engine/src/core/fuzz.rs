@@ -239,7 +239,7 @@ struct End {
     /// Whose flows JavaScript has asked for: only to these it may send what it likes.
     wanted: HashSet<SocketAddr>,
     /// From where a session's packets came, real ones perhaps: QUIC then sends there to see whether its remote has moved (RFC
-    /// 9000, section 9), in quinn with one full datagram and one that probes the path's size.
+    /// 9000, section 9), quinn more than it should (`docs/fuzzing.md`).
     moved: HashSet<SocketAddr>,
     /// Bytes that came from, and went to, everybody.
     bytes: HashMap<SocketAddr, (usize, usize)>,
