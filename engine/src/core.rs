@@ -601,6 +601,7 @@ impl Core {
                         }
                         let message = error.cause.to_string();
                         self.closed(id, CloseCause::Failed, message);
+                        self.forget_unused_flow(origin.remote);
                     }
                 }
             }
@@ -631,6 +632,7 @@ impl Core {
             self.by_handle.remove(&session.handle());
         }
         self.set_timeout(id, None);
+        self.forget_prepared(id, remote);
         if let Some(flow) = self.flows.get_mut(&remote) {
             flow.sessions = flow.sessions.saturating_sub(1);
         }
@@ -649,6 +651,7 @@ impl Core {
         if let Some(flow) = self.flows.get(&remote)
             && !flow.claimed
             && flow.sessions == 0
+            && flow.expecting.is_empty()
         {
             self.flows.remove(&remote);
         }
@@ -754,13 +757,14 @@ impl Core {
             self.with_session(id, |session, out| session.close(code, orderly, now, out));
             return;
         }
-        let was_waiting = self.flows.values_mut().any(|flow| {
+        let waiting_on = self.flows.iter_mut().find_map(|(remote, flow)| {
             let before = flow.expecting.len();
             flow.expecting.retain(|expected| expected.session != id);
-            flow.expecting.len() < before
+            (flow.expecting.len() < before).then_some(*remote)
         });
-        if was_waiting {
+        if let Some(remote) = waiting_on {
             self.closed(id, CloseCause::Local, String::new());
+            self.forget_unused_flow(remote);
         }
     }
 
@@ -781,3 +785,6 @@ impl Core {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz;
