@@ -321,7 +321,7 @@ impl End {
                 assert!(self.heard.contains(&(*remote, data.clone())));
             }
             Notice::Validated { proposal, .. } => assert_eq!(proposal, PROPOSAL),
-            Notice::Secured { peer_id } => {
+            Notice::Secured { peer_id, .. } => {
                 assert_eq!(*peer_id, IDENTITIES[1 - self.index].1);
                 assert!(!self.ended.contains(&session));
             }
