@@ -178,6 +178,13 @@ impl Shield {
         Some(proposal.frame(packet))
     }
 
+    /// Its proposals are dealt with elsewhere.
+    pub fn forget(&mut self, remote: &SocketAddr) {
+        if self.proposals.remove(remote).is_some() {
+            self.count_down(remote);
+        }
+    }
+
     pub fn handle_timeout(&mut self, now: Instant) {
         while self.poll_timeout().is_some_and(|at| at <= now) {
             self.forget_oldest();
@@ -195,9 +202,12 @@ impl Shield {
     }
 
     fn forget_oldest(&mut self) {
-        let Some((remote, _)) = self.proposals.pop_front() else {
-            return;
-        };
+        if let Some((remote, _)) = self.proposals.pop_front() {
+            self.count_down(&remote);
+        }
+    }
+
+    fn count_down(&mut self, remote: &SocketAddr) {
         let prefix = remote.ip().into();
         if let Some(count) = self.of_prefix.get_mut(&prefix) {
             *count -= 1;

@@ -364,7 +364,6 @@ impl End {
     fn check(&self) {
         let core = &self.core;
         assert!(core.strangers.len() <= MAX_STRANGERS);
-        assert!(core.strangers_by_age.len() <= MAX_STRANGERS);
         assert!(core.shielded_proposals() <= MAX_SHIELDED);
         assert!(core.events.raw() <= MAX_WAITING_RAW);
         assert!(core.responses.is_empty() && core.ready.is_empty() && core.is_ready.is_empty());
