@@ -7,8 +7,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { defaultLogger } from '@libp2p/logger'
 import { loadEngine } from '../src/engine/load.ts'
-import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { encodeFrame, quicDatagram } from '../src/index.ts'
+import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
 
 export interface FloodResult {
@@ -43,13 +43,13 @@ const bare = encodeFrame(proposal)
 const withPacket = encodeFrame({ ...proposal, initiationPacket: firstPacket })
 
 const datagrams: Record<FloodKind, () => Uint8Array> = {
-  'proposals': () => varyKey(bare),
+  proposals: () => varyKey(bare),
   'proposals with a first packet': () => varyKey(withPacket),
   'proposals with a truncated first packet': () => encodeFrame({ ...proposal, initiationPacket: firstPacket.subarray(0, randomInt(1, firstPacket.byteLength)) }),
   'proposals of unknown schemes': () => encodeFrame({ ...proposal, schemes: [`/${randomBytes(4).toString('hex')}/1.0.0`, QUIC_DATAGRAM] }),
   'first packets': () => firstPacket,
   'truncated first packets': () => firstPacket.subarray(0, randomInt(1, firstPacket.byteLength)),
-  'garbage': () => randomBytes(randomInt(1, 1200))
+  garbage: () => randomBytes(randomInt(1, 1200))
 }
 
 const calls: FloodCalls = {

@@ -2,7 +2,8 @@
 
 /**
  * What a flood changes for the honest: a node is flooded from addresses all over 127.0.0.0/8 while an honest peer dials it again
- * and again, and another one uses its connection. `node benchmarks/flood.ts [DATAGRAMS_PER_SECOND]`
+ * and again, and another one uses its connection. `node benchmarks/flood.ts [DATAGRAMS_PER_SECOND [PERCENT]]`, the
+ * latter of a flood's usual datagrams.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { median } from './statistics.ts'
@@ -11,7 +12,7 @@ import { ChildCalls, WorkerProcess } from './worker-process.ts'
 import type { TargetCalls, TargetState } from './flood-target.ts'
 import type { FloodCalls, FloodKind } from './flood-worker.ts'
 
-const FLOODS: Array<[FloodKind, number]> = process.env.SMALL != null ? [['proposals', 100_000]] : [
+const FLOODS: Array<[FloodKind, number]> = [
   ['proposals', 1_000_000],
   ['proposals with a first packet', 250_000],
   ['proposals with a truncated first packet', 250_000],
@@ -28,10 +29,11 @@ const PAUSE_MS = 50
 const DIAL_MS = 10_000
 
 /** Until everything that a flood has left has timed out */
-const AFTERMATH_MS = process.env.SMALL != null ? 2000 : 20_000
+const AFTERMATH_MS = 20_000
 
 const MIB = 1024 * 1024
 const rate = Number(process.argv[2] ?? DEFAULT_RATE)
+const share = Number(process.argv[3] ?? 100) / 100
 
 interface Honest {
   dials: number[]
@@ -62,7 +64,7 @@ try {
   const phases = [await phase('no flood', address, async () => { await delay(QUIET_MS) })]
 
   for (const [kind, count] of FLOODS) {
-    phases.push(await phase(kind, address, async () => flooder.call('flood', { kind, port, count, rate })))
+    phases.push(await phase(kind, address, async () => flooder.call('flood', { kind, port, count: count * share, rate })))
   }
 
   console.info(`\nAfter the floods, ${AFTERMATH_MS / 1000} s`)
@@ -85,7 +87,8 @@ async function phase (name: string, address: string, run: () => Promise<Phase['f
       await dialler.call('dial', { address, signalMs: DIAL_MS }).then(
         async ms => {
           honest.dials.push(ms)
-          await dialler.call('hangUp')
+          // whose goodbye gets lost comes back all the same
+          await dialler.call('hangUp').catch(() => {})
         },
         () => { honest.failed++ }
       )
@@ -98,14 +101,16 @@ async function phase (name: string, address: string, run: () => Promise<Phase['f
     })
   ])
 
-  try {
-    const flood = await run()
+  let flood: Phase['flood']
 
-    return { name, flood, before, after: await target.call('state'), maxRss, ...honest }
+  try {
+    flood = await run()
   } finally {
     controller.abort()
     await work
   }
+
+  return { name, flood, before, after: await target.call('state'), maxRss, ...honest }
 }
 
 async function repeat (signal: AbortSignal, action: () => Promise<void>): Promise<void> {

@@ -692,7 +692,9 @@ describe('psec command', () => {
       ['a/', 'unnamed'],
       ['.', '_'],
       ['...rc', '_rc'],
+      [' .hidden', '_hidden'],
       ['trailing. . ', 'trailing'],
+      [`${'a'.repeat(199)} ${'b'.repeat(20)}`, 'a'.repeat(199)],
       ['what?*', 'what__'],
       ['gpj.\u202eexe', 'gpj._exe'],
       ['\ud800', '\ufffd']

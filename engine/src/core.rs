@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use hashlink::LinkedHashMap;
 use quinn_proto::{
     ConnectError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
     EndpointConfig, ServerConfig, Transmit,
@@ -90,8 +91,8 @@ pub struct Counters {
 pub struct Core {
     endpoint: Endpoint,
     flows: HashMap<SocketAddr, Flow>,
-    strangers: HashMap<SocketAddr, u8>,
-    strangers_by_age: VecDeque<SocketAddr>,
+    /// How many more datagrams of them are passed on; oldest first.
+    strangers: LinkedHashMap<SocketAddr, u8>,
     any_stranger: bool,
     shield: Shield,
     sessions: HashMap<u32, (Session, SocketAddr)>,
@@ -118,8 +119,7 @@ impl Core {
         Self {
             endpoint: Endpoint::new(Arc::new(config), None, !may_fragment, None),
             flows: HashMap::new(),
-            strangers: HashMap::new(),
-            strangers_by_age: VecDeque::new(),
+            strangers: LinkedHashMap::new(),
             any_stranger,
             shield: Shield::default(),
             sessions: HashMap::new(),
@@ -288,6 +288,10 @@ impl Core {
             }
             _ if first == 0 && self.shield.is_up() => self.shield(now, origin, data),
             _ if first == 0 || self.any_stranger => {
+                if first == 0 {
+                    // JavaScript's from now on: its first packets need no proof.
+                    self.shield.forget(&origin.remote);
+                }
                 self.remember_stranger(origin.remote);
                 self.surface(origin, &data);
             }
@@ -426,14 +430,9 @@ impl Core {
     }
 
     fn remember_stranger(&mut self, remote: SocketAddr) {
-        if self.strangers.insert(remote, STRANGER_DATAGRAMS).is_some() {
-            return;
-        }
-        self.strangers_by_age.push_back(remote);
-        if self.strangers_by_age.len() > MAX_STRANGERS
-            && let Some(oldest) = self.strangers_by_age.pop_front()
-        {
-            self.strangers.remove(&oldest);
+        self.strangers.insert(remote, STRANGER_DATAGRAMS);
+        if self.strangers.len() > MAX_STRANGERS {
+            self.strangers.pop_front();
         }
     }
 
@@ -601,6 +600,7 @@ impl Core {
                         }
                         let message = error.cause.to_string();
                         self.closed(id, CloseCause::Failed, message);
+                        self.forget_unused_flow(origin.remote);
                     }
                 }
             }
@@ -631,6 +631,7 @@ impl Core {
             self.by_handle.remove(&session.handle());
         }
         self.set_timeout(id, None);
+        self.forget_prepared(id, remote);
         if let Some(flow) = self.flows.get_mut(&remote) {
             flow.sessions = flow.sessions.saturating_sub(1);
         }
@@ -649,6 +650,7 @@ impl Core {
         if let Some(flow) = self.flows.get(&remote)
             && !flow.claimed
             && flow.sessions == 0
+            && flow.expecting.is_empty()
         {
             self.flows.remove(&remote);
         }
@@ -754,13 +756,14 @@ impl Core {
             self.with_session(id, |session, out| session.close(code, orderly, now, out));
             return;
         }
-        let was_waiting = self.flows.values_mut().any(|flow| {
+        let waiting_on = self.flows.iter_mut().find_map(|(remote, flow)| {
             let before = flow.expecting.len();
             flow.expecting.retain(|expected| expected.session != id);
-            flow.expecting.len() < before
+            (flow.expecting.len() < before).then_some(*remote)
         });
-        if was_waiting {
+        if let Some(remote) = waiting_on {
             self.closed(id, CloseCause::Local, String::new());
+            self.forget_unused_flow(remote);
         }
     }
 
@@ -781,3 +784,6 @@ impl Core {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz;

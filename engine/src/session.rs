@@ -264,10 +264,7 @@ impl Session {
                 self.state = State::Closing(code);
                 self.close_if_delivered(now, out);
             }
-            _ => {
-                self.muted = self.first_flight.take().is_some();
-                self.close_now(code, now, out);
-            }
+            _ => self.close_now(code, now, out),
         }
     }
 
@@ -388,6 +385,8 @@ impl Session {
             return;
         }
         self.state = State::Closed;
+        // Nothing of an initiator that was not told to proceed has left, and nobody will tell it to now.
+        self.muted |= self.first_flight.take().is_some();
         self.streams.clear();
         self.starved_streams.clear();
         self.starved_datagrams = false;

@@ -6,12 +6,14 @@
 //! function of the proposal ("Loss, order, duplication" in `docs/negotiation.md`), so JavaScript says beforehand which offers
 //! are answered how; what is offered otherwise is left to JavaScript, at a small rate.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a proposal is remembered: as long as the proof of the address is valid, which quinn says.
+use hashlink::LinkedHashMap;
+
+/// How long a proposal is remembered after it last came: as long as the proof of the address is valid, which quinn says.
 pub const LIFETIME: Duration = Duration::from_secs(15);
 
 /// Proposals with an offer that has no prepared answer which pass in each `UNPREPARED_INTERVAL`.
@@ -100,9 +102,8 @@ impl From<IpAddr> for Prefix {
 pub struct Shield {
     /// While it is up.
     policy: Option<Policy>,
-    proposals: HashMap<SocketAddr, Proposal>,
     /// Oldest first.
-    by_age: VecDeque<SocketAddr>,
+    proposals: LinkedHashMap<SocketAddr, Proposal>,
     of_prefix: HashMap<Prefix, usize>,
     unprepared: u32,
     unprepared_since: Option<Instant>,
@@ -139,8 +140,11 @@ impl Shield {
         let (max, max_per_prefix) = (policy.max_proposals, policy.max_proposals_per_prefix);
         let (response, offer) = (answer.response.clone(), answer.offer.clone());
 
-        // The same peer again, most likely; another one's word is not worth more.
-        if !self.proposals.contains_key(&remote) {
+        if let Some(proposal) = self.proposals.get_mut(&remote) {
+            // The same peer again, most likely; another one's word is not worth more.
+            proposal.at = now;
+            self.proposals.to_back(&remote);
+        } else {
             let of_prefix = self.of_prefix.entry(remote.ip().into()).or_default();
             if *of_prefix >= max_per_prefix {
                 return Verdict::Quota;
@@ -150,7 +154,6 @@ impl Shield {
             if self.proposals.len() >= max {
                 self.forget_oldest();
             }
-            self.by_age.push_back(remote);
             let mut id = [0; MAX_PEER_ID];
             id[..peer_id.len()].copy_from_slice(peer_id);
             let proposal = Proposal {
@@ -175,6 +178,13 @@ impl Shield {
         Some(proposal.frame(packet))
     }
 
+    /// Its proposals are dealt with elsewhere.
+    pub fn forget(&mut self, remote: &SocketAddr) {
+        if self.proposals.remove(remote).is_some() {
+            self.count_down(remote);
+        }
+    }
+
     pub fn handle_timeout(&mut self, now: Instant) {
         while self.poll_timeout().is_some_and(|at| at <= now) {
             self.forget_oldest();
@@ -182,21 +192,22 @@ impl Shield {
         if self.proposals.is_empty() {
             // What a flood has made large.
             self.proposals.shrink_to_fit();
-            self.by_age.shrink_to_fit();
             self.of_prefix.shrink_to_fit();
         }
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let oldest = self.proposals.get(self.by_age.front()?)?;
+        let (_, oldest) = self.proposals.front()?;
         Some(oldest.at + LIFETIME)
     }
 
     fn forget_oldest(&mut self) {
-        let Some(remote) = self.by_age.pop_front() else {
-            return;
-        };
-        self.proposals.remove(&remote);
+        if let Some((remote, _)) = self.proposals.pop_front() {
+            self.count_down(&remote);
+        }
+    }
+
+    fn count_down(&mut self, remote: &SocketAddr) {
         let prefix = remote.ip().into();
         if let Some(count) = self.of_prefix.get_mut(&prefix) {
             *count -= 1;

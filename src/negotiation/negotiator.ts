@@ -221,7 +221,6 @@ export class Negotiator {
    */
   handleSecured (): void {
     this.secured = this.currentStatus === 'agreed'
-    this.mayResume = false
     this.handleBegun()
   }
 
@@ -474,7 +473,7 @@ export class Negotiator {
 
     // what let our proposal rest may have been the rest of a first flight, on the heels of the other's proposal: it comes only
     // once, so what lets ours rest again is no such thing. Without that limit two peers would keep each other proposing.
-    if (this.mayResume && this.retransmission.deadline == null) {
+    if (this.mayResume && !this.secured && this.retransmission.deadline == null) {
       this.mayResume = false
       this.retransmission.start(now)
     }

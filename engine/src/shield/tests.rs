@@ -115,8 +115,25 @@ fn the_table_is_bounded_and_its_oldest_entry_goes_first() {
         shield.propose(now, stranger(number), &proposal(OFFER, b""));
     }
     assert_eq!(shield.len(), 3);
-    assert!(!shield.guards_only(&stranger(1)) && shield.guards_only(&stranger(2)));
+    assert!(!shield.remembers(&stranger(1)) && shield.remembers(&stranger(2)));
     assert_eq!(shield.of_prefix.len(), 3);
+}
+
+#[test]
+fn who_proposes_again_is_remembered_longer() {
+    let mut shield = shield(3, 10);
+    let now = Instant::now();
+    for number in [0, 1, 2, 0, 3, 4] {
+        shield.propose(now, stranger(number), &proposal(OFFER, b""));
+    }
+    assert!(shield.remembers(&stranger(0)) && !shield.remembers(&stranger(2)));
+    assert_eq!((shield.len(), shield.of_prefix.len()), (3, 3));
+
+    let later = now + LIFETIME / 2;
+    shield.propose(later, stranger(0), &proposal(OFFER, b""));
+    shield.handle_timeout(now + LIFETIME);
+    assert_eq!(shield.len(), 1);
+    assert_eq!(shield.poll_timeout(), Some(later + LIFETIME));
 }
 
 #[test]
@@ -160,7 +177,7 @@ fn everything_is_forgotten_in_time_also_when_it_is_down() {
 }
 
 impl Shield {
-    fn guards_only(&self, remote: &SocketAddr) -> bool {
+    fn remembers(&self, remote: &SocketAddr) -> bool {
         self.proposals.contains_key(remote)
     }
 }

@@ -13,9 +13,10 @@ const UNSAFE = /[\u0000-\u001f\u007f-\u009f<>:"|?*\u200b-\u200f\u2028-\u202e\u20
  */
 export function safeName (name: string): string {
   const base = name.toWellFormed().split(/[/\\]/).at(-1) ?? ''
-  const clean = base.replace(UNSAFE, '_').replace(/^\.+/, '_').replace(/[. ]+$/, '').trim()
+  const clean = base.replace(UNSAFE, '_').trim().replace(/^\.+/, '_')
 
-  return shorten(clean) || 'unnamed'
+  // what is shortened may end in what was within the name
+  return shorten(clean).replace(/[.\s]+$/, '') || 'unnamed'
 }
 
 /**

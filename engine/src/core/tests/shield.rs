@@ -124,6 +124,42 @@ fn a_stranger_gets_through_although_the_shield_went_down_meanwhile() {
 }
 
 #[test]
+fn a_stranger_that_proposes_again_after_the_shield_went_down_need_not_prove_anything() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    let remote: SocketAddr = A.into();
+    net.b.hear(net.now, remote, BARE);
+    unshield_b(&mut net);
+    propose(&mut net);
+    assert_eq!(net.b.raw().len(), net.first_flight.len());
+    assert_eq!(net.b.core.counters.challenged, 0);
+    assert_eq!(net.b.core.shielded_proposals(), 0);
+}
+
+#[test]
+fn a_stranger_that_was_served_often_is_remembered_like_any_other() {
+    let mut net = Net::new();
+    let remote: SocketAddr = A.into();
+    for _ in 0..MAX_STRANGERS {
+        net.b.hear(net.now, remote, BARE);
+        net.b
+            .core
+            .handle_command(net.now, Command::Claim { remote });
+        net.b
+            .core
+            .handle_command(net.now, Command::Release { remote });
+        net.b.collect();
+    }
+    net.b.hear(net.now, remote, BARE);
+    net.b.hear(net.now, (*b"\x0a\x00\x00\x07", 1).into(), BARE);
+    net.b.collect();
+    net.b.batches.clear();
+    net.b.hear(net.now, remote, &[0xc0; 1200]);
+    net.b.collect();
+    assert_eq!(net.b.raw().len(), 1);
+}
+
+#[test]
 fn a_proof_of_somebody_elses_address_is_none() {
     let mut net = Net::new();
     shield_b(&mut net);

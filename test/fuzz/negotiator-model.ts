@@ -1,0 +1,172 @@
+import { equals } from 'uint8arrays/equals'
+import { chooseSimultaneous } from '../../src/negotiation/index.ts'
+import { encodeFrame } from '../../src/wire/index.ts'
+import type { NegotiatorStatus } from '../../src/negotiation/index.ts'
+import type { Frame, Propose } from '../../src/wire/index.ts'
+
+/** The grace of bad news, by default */
+const GRACE = 200
+
+/** How long a proposal like the first is its repetition, once there is a session */
+const REPETITION = 30_000
+
+/**
+ * What has to leave: this frame, nothing, or (where a timer decides) at most our own proposal
+ */
+export type Expected = Uint8Array | 'nothing' | 'own proposal or nothing'
+
+/**
+ * One side of a negotiation as `docs/negotiation.md` tells it, "States", without timers of its own
+ */
+export class NegotiatorModel {
+  readonly ownProposal: Uint8Array
+  status: NegotiatorStatus = 'idle'
+  agreed?: { scheme: string, role: 'initiator' | 'responder', simultaneous: boolean }
+  readonly #localId: Uint8Array
+  readonly #schemes: string[]
+  #endsAt?: number
+  #secured = false
+  #answered?: { proposal: Propose, response?: Uint8Array, at: number }
+
+  constructor (localId: Uint8Array, schemes: string[]) {
+    this.#localId = localId
+    this.#schemes = schemes
+    this.ownProposal = encodeFrame({ type: 'propose', peerId: localId, schemes })
+  }
+
+  propose (packet?: Uint8Array): Expected {
+    if (this.status !== 'idle') {
+      return 'nothing'
+    }
+
+    this.status = 'proposing'
+
+    return encodeFrame({ type: 'propose', peerId: this.#localId, schemes: this.#schemes, initiationPacket: packet })
+  }
+
+  receive (frame: Frame, now: number): Expected {
+    switch (frame.type) {
+      case 'propose':
+        return this.#receiveProposal(frame, now)
+      case 'accept':
+        if (this.status === 'proposing' && this.#schemes.includes(frame.scheme)) {
+          this.#agree(frame.scheme, 'initiator', false)
+        }
+
+        return 'nothing'
+      default:
+        if (this.status === 'proposing') {
+          this.#endsAt ??= now + GRACE
+        }
+
+        return 'nothing'
+    }
+  }
+
+  secure (): void {
+    this.#secured = this.status === 'agreed'
+  }
+
+  advance (now: number): Expected {
+    if (this.#endsAt != null && now >= this.#endsAt) {
+      this.status = 'failed'
+      this.#endsAt = undefined
+
+      return 'nothing'
+    }
+
+    return this.status === 'proposing' || this.agreed?.simultaneous === true ? 'own proposal or nothing' : 'nothing'
+  }
+
+  #receiveProposal (proposal: Propose, now: number): Expected {
+    if (this.#isAnswered(proposal, now)) {
+      return this.#answered?.response ?? 'own proposal or nothing'
+    }
+
+    switch (this.status) {
+      case 'idle':
+        return this.#respond(proposal, now)
+      case 'proposing':
+        return this.#conclude(proposal, now)
+      default:
+        return 'nothing'
+    }
+  }
+
+  #respond (proposal: Propose, now: number): Expected {
+    if (equals(proposal.peerId, this.#localId)) {
+      this.status = 'failed'
+      return 'nothing'
+    }
+
+    const scheme = proposal.schemes.find(name => this.#schemes.includes(name))
+
+    if (scheme == null) {
+      this.status = 'failed'
+      return this.#answer(proposal, { type: 'reject' }, now)
+    }
+
+    this.#agree(scheme, 'responder', false)
+
+    return this.#answer(proposal, { type: 'accept', scheme }, now)
+  }
+
+  #conclude (proposal: Propose, now: number): Expected {
+    if (equals(proposal.peerId, this.#localId)) {
+      this.#endsAt ??= now + GRACE
+      return 'nothing'
+    }
+
+    const choice = chooseSimultaneous({ peerId: this.#localId, schemes: this.#schemes }, proposal)
+
+    if (choice == null) {
+      this.#endsAt ??= now + GRACE
+      return this.#answer(proposal, { type: 'reject' }, now)
+    }
+
+    this.#agree(choice.scheme, choice.role, true)
+    this.#answered = { proposal, at: now }
+
+    return 'nothing'
+  }
+
+  #agree (scheme: string, role: 'initiator' | 'responder', simultaneous: boolean): void {
+    this.status = 'agreed'
+    this.agreed = { scheme, role, simultaneous }
+    this.#endsAt = undefined
+  }
+
+  #answer (proposal: Propose, frame: Frame, now: number): Uint8Array {
+    const response = encodeFrame(frame)
+    this.#answered = { proposal, response, at: now }
+
+    return response
+  }
+
+  /**
+   * "The same proposal": one without the initiation packet is the same as one with it, until there is a session
+   */
+  #isAnswered (proposal: Propose, now: number): boolean {
+    if (this.#answered == null) {
+      return false
+    }
+
+    const { proposal: answered, at } = this.#answered
+
+    if (!equals(answered.peerId, proposal.peerId) || JSON.stringify(answered.schemes) !== JSON.stringify(proposal.schemes)) {
+      return false
+    }
+
+    if (answered.initiationPacket != null && proposal.initiationPacket != null) {
+      return equals(answered.initiationPacket, proposal.initiationPacket)
+    }
+
+    if (this.#secured && (proposal.initiationPacket != null || now - at >= REPETITION)) {
+      return false
+    }
+
+    answered.initiationPacket ??= proposal.initiationPacket
+
+    return true
+  }
+}
