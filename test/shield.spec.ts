@@ -310,7 +310,7 @@ describe('strangers who have to prove their address', () => {
 
       // the oldest have made room
       await eventually(() => stats(bob).shielded === 2 + 1 + 16)
-      expect(stats(bob).shieldedProposals).to.equal(16)
+      expect(stats(bob)).to.include({ shieldedProposals: 16, displaced: 3 })
       expect(pending(bob)).to.equal(0)
       expect(events(bob, 'connection')).to.equal(0)
     })

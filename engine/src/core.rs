@@ -86,6 +86,10 @@ pub struct Counters {
     pub challenged: u64,
     /// Strangers that did
     pub validated: u64,
+    /// Proofs of strangers whose proposals were not remembered, any more or at all
+    pub unproposed: u64,
+    /// Packets of its own for which there was no room
+    pub responses_overflow: u64,
 }
 
 pub struct Core {
@@ -338,6 +342,11 @@ impl Core {
         self.shield.len()
     }
 
+    /// Proposals that the shield forgot to make room for others.
+    pub fn displaced_proposals(&self) -> u64 {
+        self.shield.displaced()
+    }
+
     /// Take the sessions' events, before anything is sent.
     pub fn process(&mut self, now: Instant) {
         let waiting = self.waiting_bytes;
@@ -501,6 +510,8 @@ impl Core {
                     // What follows on its heels is its own.
                     self.remember_stranger(origin.remote);
                     self.push_raw(notice);
+                } else {
+                    self.counters.unproposed += 1;
                 }
             }
             Some(DatagramEvent::ConnectionEvent(handle, event)) => self.tell(handle, event),
@@ -611,6 +622,8 @@ impl Core {
     fn respond_raw(&mut self, remote: SocketAddr, local: Option<IpAddr>, data: Vec<u8>) {
         if self.responses.len() < MAX_RESPONSES {
             self.responses.push_back((remote, local, data));
+        } else {
+            self.counters.responses_overflow += 1;
         }
     }
 

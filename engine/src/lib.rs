@@ -125,6 +125,9 @@ pub struct NativeStats {
     pub turned_away: f64,
     pub challenged: f64,
     pub validated: f64,
+    pub unproposed: f64,
+    pub responses_overflow: f64,
+    pub displaced: f64,
     pub shielded_proposals: f64,
 }
 
@@ -230,6 +233,9 @@ impl NativePort {
             turned_away: read(&stats.turned_away),
             challenged: read(&stats.challenged),
             validated: read(&stats.validated),
+            unproposed: read(&stats.unproposed),
+            responses_overflow: read(&stats.responses_overflow),
+            displaced: read(&stats.displaced),
             shielded_proposals: read(&stats.shielded_proposals),
         }
     }

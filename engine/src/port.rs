@@ -63,6 +63,9 @@ pub struct Stats {
     pub turned_away: AtomicU64,
     pub challenged: AtomicU64,
     pub validated: AtomicU64,
+    pub unproposed: AtomicU64,
+    pub responses_overflow: AtomicU64,
+    pub displaced: AtomicU64,
     pub shielded_proposals: AtomicU64,
 }
 
@@ -329,6 +332,12 @@ impl Stats {
         self.challenged
             .store(counters.challenged, Ordering::Relaxed);
         self.validated.store(counters.validated, Ordering::Relaxed);
+        self.unproposed
+            .store(counters.unproposed, Ordering::Relaxed);
+        self.responses_overflow
+            .store(counters.responses_overflow, Ordering::Relaxed);
+        self.displaced
+            .store(core.displaced_proposals(), Ordering::Relaxed);
         self.shielded_proposals
             .store(core.shielded_proposals() as u64, Ordering::Relaxed);
     }

@@ -105,6 +105,8 @@ pub struct Shield {
     /// Oldest first.
     proposals: LinkedHashMap<SocketAddr, Proposal>,
     of_prefix: HashMap<Prefix, usize>,
+    /// How many were forgotten to make room.
+    displaced: u64,
     unprepared: u32,
     unprepared_since: Option<Instant>,
 }
@@ -122,6 +124,11 @@ impl Shield {
     /// Proposals that are remembered.
     pub fn len(&self) -> usize {
         self.proposals.len()
+    }
+
+    /// Proposals that were forgotten to make room for others, ever.
+    pub fn displaced(&self) -> u64 {
+        self.displaced
     }
 
     /// Whether this stranger's first packets are to be looked at.
@@ -152,6 +159,7 @@ impl Shield {
             *of_prefix += 1;
             // The oldest has had the most time: under a flood, a place in the table must come round sooner than a dial gives up.
             if self.proposals.len() >= max {
+                self.displaced += 1;
                 self.forget_oldest();
             }
             let mut id = [0; MAX_PEER_ID];

@@ -97,6 +97,21 @@ export interface NativeStats {
   validated: number
 
   /**
+   * Proofs of strangers whose proposals were not remembered, any more or at all
+   */
+  unproposed: number
+
+  /**
+   * Packets of the port's own, answers to strangers above all, for which there was no room
+   */
+  responsesOverflow: number
+
+  /**
+   * Proposals that the shield forgot to make room for others
+   */
+  displaced: number
+
+  /**
    * Proposals that the shield remembers now: no counter
    */
   shieldedProposals: number

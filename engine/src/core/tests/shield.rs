@@ -185,6 +185,37 @@ fn a_proof_of_somebody_elses_address_is_none() {
 }
 
 #[test]
+fn a_proof_that_comes_too_late_is_counted() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    let remote: SocketAddr = A.into();
+    net.b.hear(net.now, remote, BARE);
+    net.initiate(1400);
+    net.proceed(true);
+    for number in 0..100u16 {
+        let other = SocketAddr::from(([10, 1, number as u8, 1], 9));
+        net.b.hear(net.now, other, BARE);
+    }
+    assert_eq!(net.b.core.displaced_proposals(), 1);
+    net.deliver_all();
+    assert!(net.b.core.counters.challenged > 0);
+    assert!(net.b.core.counters.unproposed > 0);
+    assert_eq!(net.b.core.counters.validated, 0);
+    assert!(validated(&net.b).is_empty());
+}
+
+#[test]
+fn answers_that_find_no_room_are_counted() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    let remote: SocketAddr = A.into();
+    for _ in 0..MAX_RESPONSES + 3 {
+        net.b.hear(net.now, remote, BARE);
+    }
+    assert_eq!(net.b.core.counters.responses_overflow, 3);
+}
+
+#[test]
 fn what_is_no_first_packet_gets_no_answer() {
     let mut net = Net::new();
     shield_b(&mut net);
