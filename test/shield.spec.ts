@@ -10,9 +10,10 @@ import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { expect } from 'aegir/chai'
 import { negotiation, quicDatagram } from '../src/index.ts'
+import { compareIds } from '../src/negotiation/index.ts'
 import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
-import { encodeFrame } from '../src/wire/index.ts'
+import { decodeFrame, encodeFrame, looksLikeFrame } from '../src/wire/index.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
@@ -107,6 +108,16 @@ async function generateKey (type: KeyType): Promise<PrivateKey> {
   return generateKeyPair(type as 'Ed25519')
 }
 
+/**
+ * Two, the lower peer id first (draft, "Simultaneous Negotiation")
+ */
+async function generateKeys (): Promise<PrivateKey[]> {
+  const keys = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
+  const ids = keys.map(key => peerIdFromPrivateKey(key).toMultihash().bytes)
+
+  return compareIds(ids[0], ids[1]) < 0 ? keys : keys.reverse()
+}
+
 async function createProposal (schemes: string[], initiationPacket?: Uint8Array): Promise<Uint8Array> {
   const peerId = peerIdFromPrivateKey(await generateKeyPair('Ed25519'))
 
@@ -148,12 +159,78 @@ class Stranger {
   }
 }
 
+/**
+ * A path between two ports on which all but the first datagram of the first port wait to be released
+ */
+class SlowPath {
+  /** What the second port has sent: the frames' types, `packet` if it is none */
+  readonly sentBySecond: string[] = []
+  readonly #sockets: Socket[]
+  readonly #ports: number[]
+  #waiting?: Uint8Array[]
+
+  static async open (first: number, second: number): Promise<SlowPath> {
+    const sockets = [createSocket('udp4'), createSocket('udp4')]
+    sockets.forEach(socket => { socket.bind(0, HOST) })
+    await Promise.all(sockets.map(async socket => once(socket, 'listening')))
+
+    return new SlowPath(sockets, [first, second])
+  }
+
+  private constructor (sockets: Socket[], ports: number[]) {
+    this.#sockets = sockets
+    this.#ports = ports
+    sockets[0].on('message', (datagram) => {
+      if (this.#waiting == null) {
+        this.#forward(datagram)
+        this.#waiting = []
+      } else {
+        this.#waiting.push(datagram)
+      }
+    })
+    sockets[1].on('message', (datagram) => {
+      this.sentBySecond.push(looksLikeFrame(datagram) ? decodeFrame(datagram).type : 'packet')
+      sockets[0].send(datagram, ports[0], HOST)
+    })
+  }
+
+  /** What the first dials to get to the second */
+  get toSecond (): Multiaddr {
+    return multiaddr(`/ip4/${HOST}/udp/${this.#sockets[0].address().port}`)
+  }
+
+  /** What the second dials to get to the first */
+  get toFirst (): Multiaddr {
+    return multiaddr(`/ip4/${HOST}/udp/${this.#sockets[1].address().port}`)
+  }
+
+  /**
+   * From now on nothing waits
+   */
+  release (): void {
+    this.#waiting?.forEach(datagram => { this.#forward(datagram) })
+    this.#waiting = undefined
+    this.#sockets[0].removeAllListeners('message')
+    this.#sockets[0].on('message', (datagram) => { this.#forward(datagram) })
+  }
+
+  close (): void {
+    this.#sockets.forEach(socket => { socket.close() })
+  }
+
+  #forward (datagram: Uint8Array): void {
+    this.#sockets[1].send(datagram, this.#ports[1], HOST)
+  }
+}
+
 describe('strangers who have to prove their address', () => {
   const strangers: Stranger[] = []
   const relays: UdpRelay[] = []
+  const paths: SlowPath[] = []
 
   afterEach(async () => {
     await stopNodes()
+    paths.splice(0).forEach(path => { path.close() })
     strangers.splice(0).forEach(stranger => { stranger.close() })
     relays.splice(0).forEach(relay => { relay.close() })
   })
@@ -245,6 +322,30 @@ describe('strangers who have to prove their address', () => {
         expect(bob.node.getConnections()).to.have.lengthOf(1)
       }
     })
+
+    for (const lower of ['who was answered', 'who answered']) {
+      for (const initiationPacket of [true, false]) {
+        it(`end with one connection if they are dialled when they were just answered, by a proposal ${initiationPacket ? 'with' : 'without'} an initiation packet, ${lower} being the lower`, async () => {
+          const keys = await generateKeys()
+          const [bobKey, aliceKey] = lower === 'who answered' ? keys : keys.reverse()
+          const bob = await createTarget({ validationThreshold: 0, initiationPacket }, { privateKey: bobKey })
+          const alice = await createTarget({ initiationPacket }, { privateKey: aliceKey })
+          const path = await SlowPath.open(alice.port, bob.port)
+          paths.push(path)
+
+          // the answer is on its way back when the other dials
+          const first = dial(alice.node, path.toSecond)
+          await eventually(() => stats(bob).shielded === 1)
+          const second = dial(bob.node, path.toFirst)
+          await eventually(() => path.sentBySecond.includes('propose'))
+          path.release()
+
+          await Promise.all((await Promise.all([first, second])).map(expectEcho))
+          expect(alice.node.getConnections()).to.have.lengthOf(1)
+          expect(bob.node.getConnections()).to.have.lengthOf(1)
+        })
+      }
+    }
 
     it('have their negotiation confirmed', async () => {
       const bob = await createTarget({ validationThreshold: 0, confirm: 'require' })

@@ -286,7 +286,16 @@ impl Core {
                 let is_taken = flow.prepared.is_some()
                     && !is_frame
                     && self.route_to_session(now, origin, data.clone());
-                if !is_taken {
+                if is_taken {
+                    return;
+                }
+                // It goes by an answer that the shield gave for us before we dialled.
+                if first >= 0xc0
+                    && self.shield.remembers(&origin.remote)
+                    && !self.is_on_the_heels(&origin.remote)
+                {
+                    self.validate(now, origin, data);
+                } else {
                     self.surface(origin, &data);
                 }
             }
@@ -442,6 +451,17 @@ impl Core {
         self.strangers.insert(remote, STRANGER_DATAGRAMS);
         if self.strangers.len() > MAX_STRANGERS {
             self.strangers.pop_front();
+        }
+    }
+
+    /// Whether a datagram belongs to what has just been passed on, of which so many are taken.
+    fn is_on_the_heels(&mut self, remote: &SocketAddr) -> bool {
+        match self.strangers.get_mut(remote) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
         }
     }
 

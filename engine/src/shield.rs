@@ -133,7 +133,12 @@ impl Shield {
 
     /// Whether this stranger's first packets are to be looked at.
     pub fn guards(&self, remote: &SocketAddr) -> bool {
-        self.is_up() || self.proposals.contains_key(remote)
+        self.is_up() || self.remembers(remote)
+    }
+
+    /// Whether this stranger has been answered, and has not proposed again to JavaScript.
+    pub fn remembers(&self, remote: &SocketAddr) -> bool {
+        self.proposals.contains_key(remote)
     }
 
     /// A stranger proposes.

@@ -76,8 +76,14 @@ export interface PacketAcceptor {
 
   /**
    * A stranger's datagram passed the filter. The socket is new; the datagram is not emitted on it as a message.
+   *
+   * @param socket
+   * @param firstDatagram
+   * @param validated - as in `filter`
+   * @param dialled - the remote's older socket, if this node dialled it after the shield had answered the remote: the remote goes by
+   * that answer, and will not take notice of what is proposed on this one
    */
-  onSocket (socket: PacketSocket, firstDatagram: Uint8Array, validated: boolean): void
+  onSocket (socket: PacketSocket, firstDatagram: Uint8Array, validated: boolean, dialled?: PacketSocket): void
 }
 
 /**

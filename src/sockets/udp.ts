@@ -214,19 +214,25 @@ export class UdpEndpoint implements PacketEndpoint {
     if (entry != null) {
       this.#deliver(entry, datagram, localHost)
     } else if (this.#accepts(datagram, remote, false)) {
-      this.#acceptor?.onSocket(this.#open(remote, localHost), datagram, false)
+      const socket = this.#open(remote, localHost)
+      socket.accepted = true
+      this.#acceptor?.onSocket(socket, datagram, false)
     }
   }
 
   #onValidated (remote: PacketAddress, localHost: string | undefined, proposal: Uint8Array, datagram: Uint8Array): void {
     const entry = this.#remotes.get(formatPacketAddress(remote))
 
-    // The proof came twice, or a dial of ours has begun meanwhile.
-    if (entry != null) {
+    // We have dialled since the shield answered: what the remote goes by is its answer, see `PacketAcceptor.onSocket`.
+    const dialled = entry?.sockets.length === 1 ? entry.sockets.find(socket => !socket.accepted && !socket.handedOver) : undefined
+
+    // The proof came twice, or the scheme has begun meanwhile.
+    if (entry != null && dialled == null) {
       this.#deliver(entry, datagram, localHost)
     } else if (this.#accepts(proposal, remote, true)) {
       const socket = this.#open(remote, localHost)
-      this.#acceptor?.onSocket(socket, proposal, true)
+      socket.accepted = true
+      this.#acceptor?.onSocket(socket, proposal, true, dialled)
       socket.receive(datagram, localHost)
     }
   }
@@ -310,6 +316,11 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
    * The address of ours to which the remote sends: the answers must come from it
    */
   localHost?: string
+
+  /**
+   * Whether it was opened for the acceptor, because the remote began
+   */
+  accepted = false
 
   readonly #port: EnginePort
   readonly #owner: UdpSocketOwner

@@ -222,7 +222,9 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
 
     endpoint.accept({
       filter: (datagram, remote, validated) => this.#deservesSocket(datagram, remote, validated),
-      onSocket: (socket, firstDatagram, validated) => { this.#accept(socket, firstDatagram, validated) }
+      onSocket: (socket, firstDatagram, validated, dialled) => {
+        this.#accept(socket, firstDatagram, validated, dialled == null ? undefined : this.#init.links.get(dialled))
+      }
     })
 
     this.#init.metrics.listenerStatus?.update({ [this.#addr]: 1 })

@@ -175,9 +175,3 @@ fn everything_is_forgotten_in_time_also_when_it_is_down() {
     assert_eq!(shield.poll_timeout(), None);
     assert!(shield.proposals.capacity() == 0 && shield.of_prefix.is_empty());
 }
-
-impl Shield {
-    fn remembers(&self, remote: &SocketAddr) -> bool {
-        self.proposals.contains_key(remote)
-    }
-}

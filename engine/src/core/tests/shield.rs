@@ -185,6 +185,22 @@ fn a_proof_of_somebody_elses_address_is_none() {
 }
 
 #[test]
+fn a_stranger_who_was_answered_before_we_dialled_it_still_proves_its_address() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    net.proceed(false);
+    net.deliver_all();
+    respond_to_validated(&mut net);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
+    assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+}
+
+#[test]
 fn a_proof_that_comes_too_late_is_counted() {
     let mut net = Net::new();
     shield_b(&mut net);
