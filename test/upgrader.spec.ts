@@ -1034,7 +1034,7 @@ describe('PSEC upgrader', () => {
       expect(upgrader.isProposal(Uint8Array.of(255))).to.be.false()
       expect(upgrader.isProposal(Uint8Array.of(0x50, 1))).to.be.false()
       expect(upgrader.isProposal(new Uint8Array())).to.be.false()
-      expect(counts.libp2p_psec_dropped_datagrams_total).to.deep.equal({ invalid: 1 })
+      expect(counts.libp2p_psec_dropped_datagrams_total).to.deep.equal({ invalid: 1, no_proposal: 4 })
     })
   })
 
