@@ -3,9 +3,12 @@
  */
 import { createSocket } from 'node:dgram'
 import { generateKeyPair } from '@libp2p/crypto/keys'
+import { defaultLogger } from '@libp2p/logger'
 import { multiaddr } from '@multiformats/multiaddr'
 import { expect } from 'aegir/chai'
 import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
+import { datagrams } from '../src/index.ts'
+import { quoteNames } from '../src/negotiation/quote-names.ts'
 import { PendingInbound } from '../src/transport/pending-inbound.ts'
 import { TokenBucket } from '../src/transport/token-bucket.ts'
 import { encodeFrame } from '../src/wire/index.ts'
@@ -15,6 +18,7 @@ import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nod
 import { recordMetrics } from './fixtures/record-metrics.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
+import type { Datagrams } from '../src/index.ts'
 import type { Link } from '../src/transport/link.ts'
 import type { Connection, Libp2p, PeerId } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
@@ -146,5 +150,36 @@ describe('proposals from the address of a peer that is connected', () => {
     expect(take()).to.deep.equal([true, false, false, false])
     await clock.advance(60_000)
     expect(take()).to.deep.equal([true, true, true, false])
+  })
+})
+
+describe('text of a remote', () => {
+  afterEach(stopNodes)
+
+  it('neither controls a terminal nor ends a line in errors and logs', () => {
+    const quoted = quoteNames(['\u001b[2J\r\n', '\u009b2J\u007f', '\u202egnp.exe\u2066', 'a\u200b\u2028b', 'ä/1.0.0'])
+
+    expect(quoted).to.equal(String.raw`"\u001b[2J\r\n", "\u009b2J\u007f", "\u202egnp.exe\u2066", "a\u200b\u2028b", "ä/1.0.0"`)
+  })
+
+  it('is cut, also where it is a protocol that is not handled', async () => {
+    const errors: string[] = []
+    const logger = defaultLogger()
+    const bob = await createNode({
+      logger: {
+        forComponent: (name) => Object.assign((_: string, ...args: any[]) => {
+          errors.push(...args.filter(arg => arg instanceof Error).map(err => err.message))
+        }, logger.forComponent(name))
+      },
+      services: { datagrams: datagrams() }
+    })
+    const alice = await createNode({ listen: [], services: { datagrams: datagrams() } })
+    const connection = await alice.dial(bob.getMultiaddrs())
+    await (alice.services.datagrams as Datagrams).open(connection, `\u001b[2J\n${'x'.repeat(1_000)}`)
+    await eventually(() => errors.some(message => message.includes('No handler')))
+
+    const [message] = errors.filter(message => message.includes('No handler'))
+    expect(message).to.have.length.below(200)
+    expect(message).to.include(String.raw`"\u001b[2J\n`)
   })
 })
