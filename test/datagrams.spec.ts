@@ -329,6 +329,46 @@ function datagramTests (name: string, createInit: () => PsecInit): void {
       expect((await onClose(flow)).error).to.have.property('name', 'StreamResetError')
     })
 
+    it('fails a flow whose listener fails, and nothing else', async () => {
+      // what the remote does not take can't be sent back to it
+      for (const listener of [
+        (flow: DatagramFlow) => { flow.send(new Uint8Array(100_000)) },
+        async (flow: DatagramFlow) => { flow.send(new Uint8Array(100_000)) }
+      ]) {
+        await bob.services.datagrams.handle(GAME, (flow) => { flow.addEventListener('message', () => listener(flow)) }, { force: true })
+        const flow = await alice.services.datagrams.open(bob.getMultiaddrs(), GAME)
+        flow.send(Uint8Array.of(1))
+        await eventually(() => flow.status === 'closed')
+      }
+
+      expect(bob.getConnections()).to.have.lengthOf(1)
+    })
+
+    it('calls listeners as often as they were added, and no more once they are removed', async () => {
+      const flows = await accept(bob)
+      const flow = await alice.services.datagrams.open(bob.getMultiaddrs(), GAME)
+      await eventually(() => flows.length === 1)
+      const [remote] = flows
+      const received: number[] = []
+      const once = (): void => { received.push(1) }
+      const always = { handleEvent: (): void => { received.push(2) } }
+      const removed = (): void => { received.push(3) }
+      remote.addEventListener('message', once, { once: true })
+      remote.addEventListener('message', always)
+      remote.addEventListener('message', always)
+      remote.addEventListener('message', removed)
+      remote.removeEventListener('message', removed)
+      flow.send(Uint8Array.of(1))
+      flow.send(Uint8Array.of(2))
+      await eventually(() => remote.received === 2)
+
+      expect(received).to.deep.equal([1, 2, 2])
+      remote.removeEventListener('message', always)
+      expect((flow as any).listenerCount('message')).to.equal(0)
+      // the one of `accept`
+      expect((remote as any).listenerCount('message')).to.equal(1)
+    })
+
     it('refuses more flows than a protocol allows', async () => {
       const flows = await accept(bob, { maxInboundFlows: 1 })
       const first = await alice.services.datagrams.open(bob.getMultiaddrs(), GAME)

@@ -1,9 +1,13 @@
 import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
+import { generateKeyPair } from '@libp2p/crypto/keys'
 import { multiaddr } from '@multiformats/multiaddr'
 import { expect } from 'aegir/chai'
 import { createLibp2p } from 'libp2p'
 import { HandshakeFailedError } from '../src/errors.ts'
-import { CODE_PSEC, MemoryNetwork, negotiation, psec } from '../src/index.ts'
+import { CODE_PSEC, encodeFrame, MemoryNetwork, negotiation, psec } from '../src/index.ts'
+import { compareIds } from '../src/negotiation/compare-ids.ts'
+import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
@@ -11,8 +15,9 @@ import { plaintext } from './fixtures/plaintext-scheme.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
 import type { PsecDialEvents } from '../src/index.ts'
-import type { Connection, Libp2p } from '@libp2p/interface'
+import type { Connection, Libp2p, PeerId, PrivateKey } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
+import type { Socket } from 'node:dgram'
 
 const ECHO = '/test/echo/1.0.0'
 
@@ -44,6 +49,36 @@ async function transportDial (node: Libp2p, ma: Multiaddr, options: { signal?: A
     signal: options.signal ?? AbortSignal.timeout(20_000),
     onProgress: options.onProgress
   })
+}
+
+/**
+ * A socket where a node will listen later, as if its datagrams were that node's
+ */
+async function bindForger (): Promise<{ socket: Socket, address: string, send (datagram: Uint8Array, node: Libp2p): Promise<void>, close (): Promise<void> }> {
+  const socket = createSocket('udp4')
+  socket.bind(0, '127.0.0.1')
+  await once(socket, 'listening')
+
+  return {
+    socket,
+    address: `/ip4/127.0.0.1/udp/${socket.address().port}/psec`,
+    send: async (datagram, node) => new Promise((resolve) => { socket.send(datagram, Number(localPort(node)), '127.0.0.1', () => { resolve() }) }),
+    close: async () => new Promise((resolve) => { socket.close(() => { resolve() }) })
+  }
+}
+
+function proposalOf (privateKey: PrivateKey): Uint8Array {
+  return encodeFrame({ type: 'propose', peerId: privateKey.publicKey.toMultihash().bytes, schemes: [QUIC_DATAGRAM] })
+}
+
+async function keyBelow (peerId: PeerId): Promise<PrivateKey> {
+  for (;;) {
+    const privateKey = await generateKeyPair('Ed25519')
+
+    if (compareIds(privateKey.publicKey.toMultihash().bytes, peerId.toMultihash().bytes) < 0) {
+      return privateKey
+    }
+  }
 }
 
 async function expectEcho (connection: Connection): Promise<void> {
@@ -274,6 +309,37 @@ describe('transport', () => {
       expect((await toBob).remotePeer.equals(bob.peerId)).to.equal(true)
       expect(bob.getConnections()).to.deep.equal([toAlice])
       expect(negotiation(toAlice)).to.include({ role: 'responder', simultaneous: false })
+    })
+
+    it('let a dial get through although somebody has forged a proposal of its remote', async () => {
+      const [alice, forger] = [await createNode(), await bindForger()]
+      const privateKey = await generateKeyPair('Ed25519')
+      await forger.send(proposalOf(privateKey), alice)
+      await once(forger.socket, 'message')
+      await forger.close()
+      const bob = await createNode({ privateKey, listen: [forger.address] })
+
+      const connection = await transportDial(alice, bob.getMultiaddrs()[0])
+
+      expect(connection.remotePeer.equals(bob.peerId)).to.equal(true)
+      expect(negotiation(connection)).to.include({ role: 'initiator', simultaneous: false })
+      expect(alice.getConnections()).to.deep.equal([connection])
+    })
+
+    it('let a dial get through although somebody has forged a proposal that crosses its own', async () => {
+      const [alice, forger] = [await createNode(), await bindForger()]
+      // who has the lower id is to begin
+      const privateKey = await keyBelow(alice.peerId)
+      const connecting = transportDial(alice, multiaddr(forger.address))
+      await once(forger.socket, 'message')
+      await forger.send(proposalOf(privateKey), alice)
+      await forger.close()
+      const bob = await createNode({ privateKey, listen: [forger.address] })
+
+      const connection = await connecting
+
+      expect(connection.remotePeer.equals(bob.peerId)).to.equal(true)
+      expect(negotiation(connection)).to.include({ role: 'initiator', simultaneous: false })
     })
 
     it('let a dial join the connection that libp2p is about to open', async () => {

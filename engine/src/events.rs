@@ -9,6 +9,7 @@ use crate::notice::Notice;
 
 /// Numbers in a record: kind, session, a, b, c.
 pub const RECORD: usize = 5;
+const RECORD_BYTES: usize = RECORD * size_of::<f64>();
 
 /// A batch is closed once it holds this many bytes, so that a small chunk which JavaScript keeps cannot pin more.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -66,6 +67,10 @@ impl Batch {
         self.records
             .extend_from_slice(&[f64::from(kind as u8), f64::from(session), a, b, c]);
     }
+
+    fn bytes(&self) -> usize {
+        self.data.len() + self.records.len() * size_of::<f64>()
+    }
 }
 
 /// Batches on their way to JavaScript, oldest first.
@@ -81,7 +86,7 @@ impl Events {
         self.batches.is_empty()
     }
 
-    /// Bytes of stream chunks and datagrams in it.
+    /// Bytes of stream chunks and datagrams in it, and of the records: a chunk or a datagram may be as good as empty.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -100,6 +105,7 @@ impl Events {
 
     pub fn push(&mut self, kind: Kind, session: u32, a: u64, b: u64) {
         self.batch().record(kind, session, a as f64, b as f64, 0.0);
+        self.bytes += RECORD_BYTES;
     }
 
     pub fn push_notice(&mut self, session: u32, notice: Notice) {
@@ -108,6 +114,7 @@ impl Events {
         let index = batch.notices.len();
         batch.notices.push(notice);
         batch.record(Kind::Notice, session, index as f64, 0.0, 0.0);
+        self.bytes += RECORD_BYTES;
     }
 
     pub fn push_stream_data(&mut self, session: u32, stream: u64, chunk: &[u8]) {
@@ -136,6 +143,7 @@ impl Events {
             offset as f64,
             chunk.len() as f64,
         );
+        self.bytes += RECORD_BYTES;
     }
 
     pub fn push_datagram(&mut self, session: u32, payload: &[u8]) {
@@ -150,6 +158,7 @@ impl Events {
             payload.len() as f64,
             0.0,
         );
+        self.bytes += RECORD_BYTES;
     }
 
     /// Move everything to the end of `other`.
@@ -161,7 +170,7 @@ impl Events {
 
     pub fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
-        self.bytes -= batch.data.len();
+        self.bytes -= batch.bytes();
         self.raw -= batch.notices.iter().filter(|n| n.is_raw()).count();
         Some(batch)
     }
@@ -183,6 +192,17 @@ mod tests {
             batch.records,
             [3.0, 1.0, 0.0, 0.0, 4.0, 3.0, 1.0, 4.0, 4.0, 2.0]
         );
+        assert_eq!(events.bytes(), 0);
+    }
+
+    #[test]
+    fn datagrams_of_no_bytes_fill_it_too() {
+        let mut events = Events::default();
+        for _ in 0..MAX_WAITING_BYTES / RECORD_BYTES {
+            events.push_datagram(1, b"");
+        }
+        assert!(events.bytes() + RECORD_BYTES > MAX_WAITING_BYTES);
+        while events.pop().is_some() {}
         assert_eq!(events.bytes(), 0);
     }
 

@@ -60,6 +60,23 @@ struct Proposal {
 }
 
 impl Proposal {
+    fn new(peer_id: &[u8], offer: Arc<[u8]>, at: Instant) -> Self {
+        let mut proposal = Self {
+            id: [0; MAX_PEER_ID],
+            id_length: 0,
+            offer: offer.clone(),
+            at,
+        };
+        proposal.say(peer_id, offer);
+        proposal
+    }
+
+    fn say(&mut self, peer_id: &[u8], offer: Arc<[u8]>) {
+        self.id[..peer_id.len()].copy_from_slice(peer_id);
+        self.id_length = peer_id.len() as u8;
+        self.offer = offer;
+    }
+
     fn frame(&self, packet: &[u8]) -> Vec<u8> {
         let id = &self.id[..self.id_length.into()];
         let mut frame = [&[PROPOSE, self.id_length], id, &self.offer].concat();
@@ -152,9 +169,11 @@ impl Shield {
         let (max, max_per_prefix) = (policy.max_proposals, policy.max_proposals_per_prefix);
         let (response, offer) = (answer.response.clone(), answer.offer.clone());
 
-        if let Some(proposal) = self.proposals.get_mut(&remote) {
-            // The same peer again, most likely; another one's word is not worth more.
-            proposal.at = now;
+        if let Some(known) = self.proposals.get_mut(&remote) {
+            // The same peer again, most likely. If not, one of the two is forged, and the latest is what who proves the address
+            // has just sent: nobody shall spoil a peer's dials by having spoken before it.
+            known.say(peer_id, offer);
+            known.at = now;
             self.proposals.to_back(&remote);
         } else {
             let of_prefix = self.of_prefix.entry(remote.ip().into()).or_default();
@@ -167,15 +186,8 @@ impl Shield {
                 self.displaced += 1;
                 self.forget_oldest();
             }
-            let mut id = [0; MAX_PEER_ID];
-            id[..peer_id.len()].copy_from_slice(peer_id);
-            let proposal = Proposal {
-                id,
-                id_length: peer_id.len() as u8,
-                offer,
-                at: now,
-            };
-            self.proposals.insert(remote, proposal);
+            self.proposals
+                .insert(remote, Proposal::new(peer_id, offer, now));
         }
 
         Verdict::Answer {

@@ -2,6 +2,7 @@ import { concat } from 'uint8arrays/concat'
 import { equals } from 'uint8arrays/equals'
 import { fromString } from 'uint8arrays/from-string'
 import { ConfirmationFailedError, InvalidFrameError } from '../errors.ts'
+import { quote } from '../quote.ts'
 import { decodeFrame, encodeFrame, isPeerIdMultihash } from '../wire/index.ts'
 import { Reader } from '../wire/reader.ts'
 import { lengthPrefixed } from './bytes.ts'
@@ -71,7 +72,7 @@ function readTranscript (reader: Reader): Transcript {
   const version = readText(reader, 'version')
 
   if (version !== CONFIRM_PROTOCOL) {
-    throw malformed(`transcript is of the version ${JSON.stringify(version)}`)
+    throw malformed(`transcript is of the version ${quote(version)}`)
   }
 
   const mode = reader.uint8('the mode')

@@ -6,7 +6,7 @@ import { DatagramEvent } from './datagram-event.ts'
 import { encode } from './quic-varint.ts'
 import type { DatagramFlow, DatagramFlowEvents, DroppedDatagrams } from './index.ts'
 import type { DatagramSession } from '../sessions.ts'
-import type { AbortOptions, Connection, PeerId, Stream } from '@libp2p/interface'
+import type { AbortOptions, Connection, EventHandler, PeerId, Stream } from '@libp2p/interface'
 import type { Uint8ArrayList } from 'uint8arraylist'
 
 /** How long the remote may leave its side of the control stream open after we have closed ours, in milliseconds */
@@ -39,6 +39,8 @@ export class ControlledFlow extends TypedEventEmitter<DatagramFlowEvents> implem
   #received = 0
   #status: 'open' | 'closed' = 'open'
   #blocked = false
+  /** By the listener that was given, so that it can be removed */
+  readonly #contained = new WeakMap<object, (evt: Event) => void>()
 
   constructor (init: ControlledFlowInit) {
     super()
@@ -62,6 +64,16 @@ export class ControlledFlow extends TypedEventEmitter<DatagramFlowEvents> implem
 
   get remotePeer (): PeerId {
     return this.connection.remotePeer
+  }
+
+  addEventListener<K extends keyof DatagramFlowEvents>(type: K, listener: EventHandler<DatagramFlowEvents[K]> | null, options?: boolean | AddEventListenerOptions): void
+  addEventListener (type: any, listener: EventHandler<any> | null, options?: boolean | AddEventListenerOptions): void {
+    super.addEventListener(type, this.#contain(listener), options)
+  }
+
+  removeEventListener<K extends keyof DatagramFlowEvents>(type: K, listener?: EventHandler<DatagramFlowEvents[K]> | null, options?: boolean | EventListenerOptions): void
+  removeEventListener (type: any, listener?: EventHandler<any> | null, options?: boolean | EventListenerOptions): void {
+    super.removeEventListener(type, this.#contain(listener ?? null), options)
   }
 
   get status (): 'open' | 'closed' {
@@ -134,6 +146,44 @@ export class ControlledFlow extends TypedEventEmitter<DatagramFlowEvents> implem
     if (this.#blocked && this.#status === 'open') {
       this.#blocked = false
       this.dispatchEvent(new Event('drain'))
+    }
+  }
+
+  /**
+   * An error that an event listener throws ends a Node.js process. Here the remote could see to that: it decides when a flow ends and,
+   * with the size of datagrams that it takes, whether one fits that is sent back to it.
+   */
+  #contain (listener: EventHandler<any> | null): ((evt: Event) => void) | null {
+    if (listener == null) {
+      return null
+    }
+
+    let contained = this.#contained.get(listener)
+
+    if (contained == null) {
+      contained = (evt) => { this.#call(listener, evt) }
+      this.#contained.set(listener, contained)
+      // the base class removes by it what was to be called once
+      this.#contained.set(contained, contained)
+    }
+
+    return contained
+  }
+
+  #call (listener: EventHandler<any>, evt: Event): void {
+    const onError = (err: Error): void => {
+      this.#stream.log.error('a listener of "%s" failed, the flow is aborted - %e', evt.type, err)
+      this.abort(err)
+    }
+
+    try {
+      const result: any = typeof listener === 'function' ? listener.call(this, evt) : listener.handleEvent(evt)
+
+      if (typeof result?.then === 'function') {
+        result.then(undefined, onError)
+      }
+    } catch (err: any) {
+      onError(err)
     }
   }
 

@@ -77,6 +77,9 @@ export interface DroppedDatagrams {
 /**
  * A logical flow of datagrams between two peers, of one application protocol. Datagrams get lost, and overtake each
  * other.
+ *
+ * A listener that throws, or rejects, loses the flow, which is aborted: it does not end the process, as it would with other
+ * event targets. What `send` throws may be the remote's doing.
  */
 export interface DatagramFlow extends TypedEventTarget<DatagramFlowEvents> {
   /**

@@ -4,6 +4,8 @@ import { setMaxListeners } from 'main-event'
 import * as varint from 'uint8-varint'
 import { Uint8ArrayList } from 'uint8arraylist'
 import { DatagramsUnsupportedError, SessionClosedError } from '../errors.ts'
+import { limitLogger } from '../limit-logger.ts'
+import { quote } from '../quote.ts'
 import { findSession, setDatagramService } from '../sessions.ts'
 import { ControlledFlow } from './flow.ts'
 import { SessionFlows } from './session-flows.ts'
@@ -54,7 +56,7 @@ export class DatagramsService implements Datagrams, Startable {
       maxOutboundFlows: init.maxOutboundFlows ?? DEFAULT_MAX_FLOWS,
       negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT
     }
-    this.#log = components.logger.forComponent('libp2p:datagrams')
+    this.#log = limitLogger(components.logger.forComponent('libp2p:datagrams'))
 
     components.metrics?.registerMetricGroup('libp2p_datagrams_flows', {
       label: 'direction',
@@ -245,7 +247,7 @@ export class DatagramsService implements Datagrams, Startable {
     const record = this.#handlers.get(protocol)
 
     if (record == null || !this.#started) {
-      throw new UnsupportedProtocolError(`No handler for datagram flows of ${protocol}`)
+      throw new UnsupportedProtocolError(`No handler for datagram flows of ${quote(protocol)}`)
     }
 
     if (flows.count('inbound', protocol) >= record.maxInboundFlows) {

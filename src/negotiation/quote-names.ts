@@ -1,5 +1,6 @@
+import { quote } from '../quote.ts'
+
 const MAX_NAMES = 8
-const MAX_CHARACTERS = 64
 
 /**
  * Names of schemes for an error message: quoted, and cut to a bearable length, since a remote may have made them up
@@ -9,7 +10,7 @@ export function quoteNames (names: string[]): string {
     return 'nothing'
   }
 
-  const quoted = names.slice(0, MAX_NAMES).map(name => JSON.stringify(name.length > MAX_CHARACTERS ? `${name.slice(0, MAX_CHARACTERS)}…` : name))
+  const quoted = names.slice(0, MAX_NAMES).map(name => quote(name))
   const omitted = names.length - quoted.length
 
   return omitted > 0 ? `${quoted.join(', ')} and ${omitted} more` : quoted.join(', ')

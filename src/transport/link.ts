@@ -9,6 +9,7 @@ import { PsecConnection } from './connection.ts'
 import { countConfirmation } from './metrics.ts'
 import { packetAddressToMultiaddr, toBareMultiaddr } from './multiaddr.ts'
 import { PsecMuxerFactory } from './muxer.ts'
+import { TokenBucket } from './token-bucket.ts'
 import type { ConfirmationOutcome } from './confirmation.ts'
 import type { PsecMetrics } from './metrics.ts'
 import type { ConfirmPolicy } from '../confirm/index.ts'
@@ -66,6 +67,12 @@ export interface LinkAcceptOptions {
 const SUPPLANTED = 0x1004
 
 /**
+ * How often the remote may propose afresh: more than anybody does who came back or dials again, and far less than who forges its
+ * address could. Each costs a handshake.
+ */
+const RENEWALS = { burst: 8, perSecond: 2 }
+
+/**
  * A secured socket whose negotiation is being confirmed
  */
 interface ConfirmableSocket {
@@ -93,6 +100,11 @@ interface AdapterInit {
  */
 export class Link {
   readonly socket: PacketSocket
+
+  /**
+   * How often the remote may propose afresh yet, by whichever of its sockets
+   */
+  readonly renewals: TokenBucket
   readonly #context: LinkContext
   readonly #controller = new AbortController()
   readonly #firstSecured = Promise.withResolvers<ConfirmableSocket>()
@@ -110,6 +122,7 @@ export class Link {
 
   constructor (socket: PacketSocket, context: LinkContext, predecessor?: Link) {
     this.socket = socket
+    this.renewals = predecessor?.renewals ?? new TokenBucket(RENEWALS)
     this.#context = context
     this.#predecessor = predecessor
     predecessor?.socket.addEventListener('close', () => { this.#predecessor = undefined }, { once: true })

@@ -1,11 +1,13 @@
 import { AlreadyStartedError } from '@libp2p/interface'
 import { getThinWaistAddresses } from '@libp2p/utils'
 import { setMaxListeners, TypedEventEmitter } from 'main-event'
+import { realClock } from '../clock.ts'
 import { SessionFailedError } from '../errors.ts'
 import { limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { toDialTarget, withPort } from './multiaddr.ts'
 import { PendingInbound } from './pending-inbound.ts'
+import type { Cancel } from '../clock.ts'
 import type { Link } from './link.ts'
 import type { Links } from './links.ts'
 import type { PsecMetrics } from './metrics.ts'
@@ -32,6 +34,11 @@ const PROPOSE = 0
  */
 const HELD_OFF_SHARES = 8
 
+/**
+ * How often to see whether the pressure is over, in milliseconds
+ */
+const SHIELD_CHECK_INTERVAL = 1_000
+
 export interface PsecListenerInit {
   upgrader: Upgrader
   psecUpgrader: PsecUpgrader
@@ -54,6 +61,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
   #state: 'idle' | 'opening' | 'listening' | 'closed' = 'idle'
   #endpoint?: PacketEndpoint
   #isShielded = false
+  #cancelShieldCheck?: Cancel
   #listenAddr?: Multiaddr
   #addr = 'unknown'
 
@@ -100,6 +108,11 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     const validated = link.secured || this.#pending.hasValidated(link)
 
     if (this.#state !== 'listening' || endpoint == null || !this.#deservesSocket(proposal, remote, validated)) {
+      return
+    }
+
+    if (!link.renewals.take()) {
+      this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} renewal_held_off`]: true })
       return
     }
 
@@ -192,6 +205,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     }
 
     this.#state = 'closed'
+    this.#cancelShieldCheck?.()
     this.#shutdown.abort()
 
     const endpoint = this.#endpoint
@@ -261,6 +275,12 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
    * Under pressure strangers prove their address before anything is done for them (design, "Half-open state")
    */
   #updateShield (): void {
+    this.#cancelShieldCheck?.()
+    // an end of the pressure is no event
+    this.#cancelShieldCheck = this.#pending.isUnderPressure && this.#state === 'listening' && this.#init.limits.validationThreshold > 0
+      ? realClock.schedule(() => { this.#updateShield() }, SHIELD_CHECK_INTERVAL)
+      : undefined
+
     if (this.#pending.isUnderPressure === this.#isShielded) {
       return
     }
@@ -284,16 +304,18 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     const { upgrader, links } = this.#init
     const link = links.get(socket, predecessor)
     const handshakeSignal = upgrader.createInboundAbortSignal(this.#shutdown.signal)
+    let isConnected = false
     this.#pending.add(link, socket.remoteAddress.host, validated)
     this.#updateShield()
 
     try {
       const connection = await link.accept({ upgrader, firstDatagram, handshakeSignal, signal: this.#shutdown.signal })
+      isConnected = true
       this.#track(link)
       this.#log('inbound connection %a', connection.remoteAddr)
     } finally {
       handshakeSignal.clear()
-      this.#pending.delete(link)
+      this.#pending.delete(link, isConnected)
       this.#updateShield()
     }
   }

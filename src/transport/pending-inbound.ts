@@ -1,4 +1,6 @@
+import { realClock } from '../clock.ts'
 import { sourcePrefix } from './source-prefix.ts'
+import type { Clock } from '../clock.ts'
 import type { Link } from './link.ts'
 
 export interface PendingInboundInit {
@@ -17,7 +19,14 @@ export interface PendingInboundInit {
    * made to
    */
   validationThreshold: number
+  clock?: Clock
 }
+
+/**
+ * How long a failure counts, in milliseconds, as if the upgrade were still on its way: one that fails at once takes no room, but it
+ * takes time
+ */
+const FAILURE_WEIGHS = 1_000
 
 /**
  * Why a stranger has to try again later
@@ -37,11 +46,16 @@ export class PendingInbound {
   readonly #init: PendingInboundInit
   readonly #entries = new Map<Link, Entry>()
   readonly #ofPrefix = new Map<string, number>()
+  readonly #clock: Clock
   #unvalidated = 0
   #isUnderPressure: boolean
+  /** Failures of remotes that had proved nothing, as many as weigh on at `#failuresAt`; they fade by and by */
+  #failures = 0
+  #failuresAt = 0
 
   constructor (init: PendingInboundInit) {
     this.#init = init
+    this.#clock = init.clock ?? realClock
     this.#isUnderPressure = init.validationThreshold === 0
   }
 
@@ -51,10 +65,12 @@ export class PendingInbound {
 
   /**
    * Whether strangers should prove their address first. Begins at the threshold and ends at half of it, so that it does not flicker.
+   * Upgrades that failed within a second count, too: proposals of which nothing can come are a flood like any other.
    */
   get isUnderPressure (): boolean {
     const { validationThreshold } = this.#init
-    this.#isUnderPressure = this.#unvalidated >= (this.#isUnderPressure ? validationThreshold / 2 : validationThreshold)
+    const weight = this.#unvalidated + this.#fadedFailures()
+    this.#isUnderPressure = weight >= (this.#isUnderPressure ? validationThreshold / 2 : validationThreshold)
 
     return this.#isUnderPressure
   }
@@ -88,7 +104,10 @@ export class PendingInbound {
     this.#unvalidated += validated ? 0 : 1
   }
 
-  delete (link: Link): void {
+  /**
+   * It is connected, or it has failed
+   */
+  delete (link: Link, isConnected: boolean = true): void {
     const entry = this.#entries.get(link)
 
     if (entry == null) {
@@ -99,10 +118,28 @@ export class PendingInbound {
     this.#entries.delete(link)
     this.#unvalidated -= entry.validated ? 0 : 1
 
+    if (!isConnected && !entry.validated) {
+      this.#failures = Math.min(this.#fadedFailures() + 1, this.#maxFailures)
+      this.#failuresAt = this.#clock.now()
+    }
+
     if (left > 0) {
       this.#ofPrefix.set(entry.prefix, left)
     } else {
       this.#ofPrefix.delete(entry.prefix)
     }
+  }
+
+  /**
+   * More than this add nothing, so that the pressure ends soon after a flood
+   */
+  get #maxFailures (): number {
+    return Math.min(this.#init.validationThreshold, this.#init.max) * 2
+  }
+
+  #fadedFailures (): number {
+    const faded = (this.#clock.now() - this.#failuresAt) / FAILURE_WEIGHS * this.#maxFailures / 2
+
+    return Math.max(0, this.#failures - faded)
   }
 }

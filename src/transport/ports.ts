@@ -65,7 +65,24 @@ export class LocalPorts {
       }
     }
 
-    return this.#ownSocket(remote, options)
+    return this.ownSocket(remote, options)
+  }
+
+  /**
+   * A socket for the remote on a new port, which is closed with it
+   */
+  async ownSocket (remote: PacketAddress, options: AbortOptions = {}): Promise<PacketSocket> {
+    const endpoint = await this.#openEphemeral(remote, options)
+
+    try {
+      const socket = endpoint.connect(remote)
+      socket.addEventListener('close', () => { this.#closeEphemeral(endpoint) }, { once: true })
+
+      return socket
+    } catch (err) {
+      this.#closeEphemeral(endpoint)
+      throw err
+    }
   }
 
   /**
@@ -134,20 +151,6 @@ export class LocalPorts {
   #forgetShared (family: 'ip4' | 'ip6', opened: Promise<PacketEndpoint>): void {
     if (this.#shared.get(family) === opened) {
       this.#shared.delete(family)
-    }
-  }
-
-  async #ownSocket (remote: PacketAddress, options: PortSocketOptions): Promise<PacketSocket> {
-    const endpoint = await this.#openEphemeral(remote, options)
-
-    try {
-      const socket = endpoint.connect(remote)
-      socket.addEventListener('close', () => { this.#closeEphemeral(endpoint) }, { once: true })
-
-      return socket
-    } catch (err) {
-      this.#closeEphemeral(endpoint)
-      throw err
     }
   }
 

@@ -4,6 +4,7 @@ import { CustomProgressEvent } from 'progress-events'
 import { PrivateNetworkError } from '../errors.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { PsecUpgrader } from '../upgrader/index.ts'
+import { dialAround } from './dial-around.ts'
 import { dialFilter, listenFilter } from './filters.ts'
 import { Links } from './links.ts'
 import { PsecListener } from './listener.ts'
@@ -116,7 +117,8 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
    * Propose to whoever is at that address, and connect by the scheme that both speak. Dials from a port that this node
    * listens on where that can reach the address. An address with which a negotiation is under way, whoever began it, is
    * joined: all dials resolve to one connection. One that already has a connection with that port gets another from a
-   * new port.
+   * new port; and so does one that was joined, or crossed, and of which nothing came within a second, since anybody may have forged
+   * the proposal: see `dialAround`.
    *
    * Errors: `AddressNotResolvedError`, `NoAnswerError`, `NoCommonSchemeError`, `HandshakeFailedError`,
    * `SelfNegotiationError`, `UnexpectedPeerError`, `ConfirmationFailedError`, `DowngradeDetectedError`, `EngineUnavailableError`, what libp2p's upgrader throws, and the
@@ -168,9 +170,12 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
     }
 
     const remote = await resolveTarget(target, options)
-    const link = this.#links.get(await this.#socket(remote, options))
+    const { remotePeer } = target
 
-    return link.dial(ma, { ...options, remotePeer: target.remotePeer })
+    return dialAround({
+      dial: async (options) => this.#links.get(await this.#socket(remote, options)).dial(ma, { ...options, remotePeer }),
+      dialAside: async (options) => this.#links.get(await this.#ownSocket(remote, options)).dial(ma, { ...options, remotePeer })
+    }, options)
   }
 
   async #socket (remote: PacketAddress, options: PsecDialOptions): Promise<PacketSocket> {
@@ -182,12 +187,23 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
         return joined
       }
     })
-    const { localAddress } = socket
 
-    this.#log('dialing %s from %s%s', formatPacketAddress(remote), formatPacketAddress(localAddress), joined ? ', which is under way already' : '')
-    options.onProgress?.(new CustomProgressEvent(joined ? 'psec:join' : 'psec:open-socket', { localAddress, remoteAddress: remote }))
+    this.#tellSocket(socket, joined, options)
 
     return socket
+  }
+
+  async #ownSocket (remote: PacketAddress, options: PsecDialOptions): Promise<PacketSocket> {
+    const socket = await this.#ports.ownSocket(remote, { signal: options.signal })
+    this.#metrics.dialerEvents?.increment({ aside: true })
+    this.#tellSocket(socket, false, options)
+
+    return socket
+  }
+
+  #tellSocket ({ localAddress, remoteAddress }: PacketSocket, joined: boolean, options: PsecDialOptions): void {
+    this.#log('dialing %s from %s%s', formatPacketAddress(remoteAddress), formatPacketAddress(localAddress), joined ? ', which is under way already' : '')
+    options.onProgress?.(new CustomProgressEvent(joined ? 'psec:join' : 'psec:open-socket', { localAddress, remoteAddress }))
   }
 
   /**

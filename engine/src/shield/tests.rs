@@ -53,6 +53,22 @@ fn a_known_offer_is_answered_and_remembered_until_another_packet_proves_the_addr
 }
 
 #[test]
+fn the_latest_proposal_of_an_address_counts_so_that_one_forged_before_spoils_nothing() {
+    let mut shield = shield(10, 10);
+    let now = Instant::now();
+    let forged = [&[PROPOSE, 4, 6, 6, 6, 6], OFFER].concat();
+    let own = proposal(OFFER, b"");
+    assert_eq!(shield.propose(now, stranger(1), &forged), answer(10));
+    assert_eq!(shield.propose(now, stranger(1), &own), answer(9));
+    assert_eq!(
+        shield.proposal_of(&stranger(1), b"proof"),
+        Some(proposal(OFFER, b"\x05proof"))
+    );
+    assert_eq!(shield.len(), 1);
+    assert_eq!(shield.poll_timeout(), Some(now + LIFETIME));
+}
+
+#[test]
 fn an_initiation_packet_may_have_any_length_that_fits_a_datagram() {
     let now = Instant::now();
     for (length, varint) in [

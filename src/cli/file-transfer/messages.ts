@@ -16,6 +16,7 @@
  * plain bytes. The receiver may send "failed" at any time; the sender stops then. See `docs/cli.md`.
  */
 import { FileTransferError } from '../errors.ts'
+import { printable } from '../printable.ts'
 import type { AbortOptions } from '@libp2p/interface'
 import type { LengthPrefixedStream, LengthPrefixedStreamOpts } from '@libp2p/utils'
 
@@ -63,7 +64,7 @@ export async function readVerdict (messages: LengthPrefixedStream<any>, options:
   }
 
   if (status === 'refused' && typeof reason === 'string') {
-    return { status, reason }
+    return { status, reason: printable(reason) }
   }
 
   throw new FileTransferError('The receiver said neither that it is ready nor that it refuses')
@@ -77,7 +78,7 @@ export async function readResult (messages: LengthPrefixedStream<any>, options: 
   }
 
   if (status === 'failed' && typeof reason === 'string') {
-    return { status, reason }
+    return { status, reason: printable(reason) }
   }
 
   throw new FileTransferError('The receiver said neither what it received nor that it failed')
@@ -90,7 +91,7 @@ async function readMessage (messages: LengthPrefixedStream<any>, options: AbortO
   try {
     message = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray()))
   } catch (err: any) {
-    throw new FileTransferError(`A message is not JSON: ${err.message}`)
+    throw new FileTransferError(`A message is not JSON: ${printable(err.message)}`)
   }
 
   if (typeof message !== 'object' || message == null) {

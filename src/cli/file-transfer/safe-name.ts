@@ -5,15 +5,15 @@ const MAX_NAME_BYTES = 200
 
 // what some file system or shell takes for something else, and the marks that make a name look like another
 // eslint-disable-next-line no-control-regex
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f<>:"|?*\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c<>:"|?*\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g
 
 /**
- * A name for a received file, made of what a stranger calls it: no folders, no hidden file, nothing that a terminal or
- * another operating system would trip over
+ * A name for a received file, made of what a stranger calls it: no folders, no hidden file, no option of a command, nothing
+ * that a terminal or another operating system would trip over
  */
 export function safeName (name: string): string {
   const base = name.toWellFormed().split(/[/\\]/).at(-1) ?? ''
-  const clean = base.replace(UNSAFE, '_').trim().replace(/^\.+/, '_')
+  const clean = base.replace(UNSAFE, '_').trim().replace(/^(\.+|-)/, '_')
 
   // what is shortened may end in what was within the name
   return shorten(clean).replace(/[.\s]+$/, '') || 'unnamed'
