@@ -144,7 +144,7 @@ export class NegotiatorModel {
   }
 
   /**
-   * "The same proposal": one without the initiation packet is the same as one with it, until there is a session
+   * "The same proposal": one without the initiation packet is the same as one with it, until long after there is a session
    */
   #isAnswered (proposal: Propose, now: number): boolean {
     if (this.#answered == null) {
@@ -161,7 +161,7 @@ export class NegotiatorModel {
       return equals(answered.initiationPacket, proposal.initiationPacket)
     }
 
-    if (this.#secured && (proposal.initiationPacket != null || now - at >= REPETITION)) {
+    if (this.#secured && now - at >= REPETITION) {
       return false
     }
 
