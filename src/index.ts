@@ -72,9 +72,9 @@ export interface InboundLimits {
   maxPendingPerPrefix?: number
 
   /**
-   * When as many inbound connections are on their way of remotes that have not proved that they receive at their address, the next
-   * ones have to prove that before anything else is done for them (QUIC: Retry, RFC 9000, section 8.1.2), which takes them a round
-   * trip more. Half of `maxPendingInbound` is then reserved for those who did. 0: always. Only for schemes and ports of the native
+   * When as many inbound connections are on their way, or have failed within a second, of remotes that have not proved that they
+   * receive at their address, the next ones have to prove that before anything else is done for them (QUIC: Retry, RFC 9000,
+   * section 8.1.2), which takes them a round trip more. Half of `maxPendingInbound` is then reserved for those who did. 0: always. Only for schemes and ports of the native
    * engine.
    *
    * @default a quarter of `maxPendingInbound`

@@ -67,6 +67,23 @@ async function readExamples (): Promise<Example[]> {
 
 const examples = await readExamples()
 
+describe('the tests that the documentation names', () => {
+  it('exist', async () => {
+    const page = await readFile(join(ROOT, 'docs', 'security.md'), 'utf8')
+    // [`file`](../file): *title*, *title*
+    const citations = [...page.matchAll(/\]\(\.\.\/(?<file>[^)]+)\): (?<titles>\*[^*]+\*(?:, \*[^*]+\*)*)/g)]
+    const missing: string[] = []
+
+    for (const { groups } of citations) {
+      const source = (await readFile(join(ROOT, groups?.file ?? ''), 'utf8')).replaceAll('\\\'', '\'')
+      missing.push(...(groups?.titles ?? '').split(/(?:^|, )\*|\*$/).map(title => title.replace(/\*$/, '')).filter(title => !source.includes(title)))
+    }
+
+    expect(citations).to.not.be.empty()
+    expect(missing).to.deep.equal([])
+  })
+})
+
 describe('examples in the documentation', () => {
   let folder: string
   const files = new Map<Example, string>()

@@ -6,8 +6,8 @@ import type { CounterGroup, MetricGroup, Metrics } from '@libp2p/interface'
  */
 export interface PsecMetrics {
   /**
-   * `dial`, `connect`, `error`, `abort`, `renewal_ignored` (a remote proposed afresh to a port that does not listen), and how
-   * connections that were dialled ended
+   * `dial`, `connect`, `error`, `abort`, `renewal_ignored` (a remote proposed afresh to a port that does not listen),
+   * `aside` (dials that went out from a port of their own, too, see `dialAround`), and how connections that were dialled ended
    */
   dialerEvents?: CounterGroup
   /** By the name of the error */
@@ -15,7 +15,8 @@ export interface PsecMetrics {
   /**
    * Prefixed with the local address: `connection`, `turned_away` (proposals beyond `maxPendingInbound`),
    * `turned_away_prefix` (beyond `maxPendingPerPrefix`), `shield_up` and `shield_down` (see `validationThreshold`), `renewal` (of the
-   * connections, those of remotes that proposed afresh), `renewal_ignored` (there was no way to answer them), and ends
+   * connections, those of remotes that proposed afresh), `renewal_ignored` (there was no way to answer them),
+   * `renewal_held_off` (there were too many), and ends
    */
   listenerEvents?: CounterGroup
   /** Prefixed with the local address: `listen_error`, `inbound_upgrade` */
