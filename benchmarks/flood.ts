@@ -31,7 +31,12 @@ const DIAL_MS = 10_000
 /** Until everything that a flood has left has timed out */
 const AFTERMATH_MS = 20_000
 
+/** Of the memory's course */
+const MEMORY_INTERVAL_MS = 5_000
+
 const MIB = 1024 * 1024
+const started = performance.now()
+const course: number[] = []
 const rate = Number(process.argv[2] ?? DEFAULT_RATE)
 const share = Number(process.argv[3] ?? 100) / 100
 
@@ -97,7 +102,9 @@ async function phase (name: string, address: string, run: () => Promise<Phase['f
       await established.call('echo').then(ms => { honest.echoes.push(ms) }, () => { honest.broken++ })
     }),
     repeat(controller.signal, async () => {
-      maxRss = Math.max(maxRss, (await target.call('state')).rss)
+      const { rss } = await target.call('state')
+      maxRss = Math.max(maxRss, rss)
+      course[Math.floor((performance.now() - started) / MEMORY_INTERVAL_MS)] ??= rss
     })
   ])
 
@@ -147,4 +154,8 @@ function print (phases: Phase[]): void {
       `${grown('validated')}`
     ]
   }))
+
+  // where nothing was measured, between the floods and what comes afterwards, there is a gap
+  const values = Array.from(course, rss => rss == null ? '…' : `${Math.round(rss / MIB)}`)
+  console.info(`\nIts memory in MiB, every ${MEMORY_INTERVAL_MS / 1000} s: ${values.join(', ')}`)
 }
