@@ -14,6 +14,7 @@ import { compareIds } from '../src/negotiation/index.ts'
 import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
 import { decodeFrame, encodeFrame, looksLikeFrame } from '../src/wire/index.ts'
+import { ECHO, expectEcho } from './fixtures/echo.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
@@ -27,7 +28,6 @@ import type { Connection, KeyType, Libp2p, PrivateKey } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { Socket } from 'node:dgram'
 
-const ECHO = '/test/echo/1.0.0'
 const HOST = '127.0.0.1'
 
 /** Far above what a dial takes, and below what a pending stranger lives */
@@ -78,19 +78,6 @@ async function createTarget (init: PsecInit, options: NodeOptions<{}> = {}): Pro
   const address = multiaddr(node.getMultiaddrs()[0]?.toString().replace(/\/p2p\/.*/, '') ?? '/ip4/127.0.0.1/udp/0')
 
   return { node, address, port: Number(address.getComponents()[1].value), metrics }
-}
-
-async function expectEcho (connection: Connection): Promise<void> {
-  const stream = await connection.newStream(ECHO)
-  stream.send(Uint8Array.of(1, 2, 3))
-  await stream.close()
-  const received: number[] = []
-
-  for await (const chunk of stream) {
-    received.push(...chunk.subarray())
-  }
-
-  expect(received).to.deep.equal([1, 2, 3])
 }
 
 /**

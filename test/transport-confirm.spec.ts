@@ -5,6 +5,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { expect } from 'aegir/chai'
 import { TypedEventEmitter } from 'main-event'
 import { MemoryNetwork, negotiation, psec } from '../src/index.ts'
+import { ECHO, expectEcho } from './fixtures/echo.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
 import { plaintext } from './fixtures/plaintext-scheme.ts'
@@ -14,7 +15,6 @@ import type { RecordedMetrics } from './fixtures/record-metrics.ts'
 import type { Connection, Libp2p, Stream } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 
-const ECHO = '/test/echo/1.0.0'
 const OUTCOMES = 'libp2p_psec_confirmations_total'
 
 /** For peers that never confirm, so that a test need not wait for long */
@@ -61,19 +61,6 @@ function anonymous (node: Libp2p): Multiaddr {
 /** Without libp2p's dial queue, which has errors of its own */
 async function dial (from: Libp2p, to: Multiaddr): Promise<Connection> {
   return getTransport(from).dial(to, { upgrader: getUpgrader(from), signal: AbortSignal.timeout(20_000) })
-}
-
-async function expectEcho (connection: Connection): Promise<void> {
-  const stream = await connection.newStream(ECHO)
-  stream.send(Uint8Array.from([1, 2, 3]))
-  await stream.close()
-  const received: number[] = []
-
-  for await (const chunk of stream) {
-    received.push(...chunk.subarray())
-  }
-
-  expect(received).to.deep.equal([1, 2, 3])
 }
 
 async function confirmed (connection: Connection): Promise<boolean | undefined> {

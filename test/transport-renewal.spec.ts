@@ -12,6 +12,7 @@ import { datagrams, quicDatagram } from '../src/index.ts'
 import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
 import { encodeFrame } from '../src/wire/index.ts'
+import { expectEcho, handleEcho } from './fixtures/echo.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
@@ -26,7 +27,6 @@ import type { PacketSocket } from '../src/sockets/index.ts'
 import type { Connection, Libp2p, PeerId } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 
-const ECHO = '/test/echo/1.0.0'
 const GAME = '/test/game/1.0.0'
 const SUPPLANTED = 0x1004
 
@@ -39,29 +39,6 @@ function addressOf (node: Libp2p<any>): Multiaddr {
 
 function portOf (node: Libp2p<any>): number {
   return Number(addressOf(node).getComponents()[1].value)
-}
-
-async function handleEcho (node: Libp2p<any>): Promise<void> {
-  await node.handle(ECHO, async (stream) => {
-    for await (const chunk of stream) {
-      stream.send(chunk)
-    }
-
-    await stream.close()
-  })
-}
-
-async function expectEcho (connection: Connection): Promise<void> {
-  const stream = await connection.newStream(ECHO)
-  stream.send(Uint8Array.of(1, 2, 3))
-  await stream.close()
-  const received: number[] = []
-
-  for await (const chunk of stream) {
-    received.push(...chunk.subarray())
-  }
-
-  expect(received).to.deep.equal([1, 2, 3])
 }
 
 /**

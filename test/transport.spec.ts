@@ -8,6 +8,7 @@ import { HandshakeFailedError } from '../src/errors.ts'
 import { CODE_PSEC, encodeFrame, MemoryNetwork, negotiation, psec } from '../src/index.ts'
 import { compareIds } from '../src/negotiation/compare-ids.ts'
 import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
+import { ECHO, expectEcho, handleEcho } from './fixtures/echo.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
@@ -18,8 +19,6 @@ import type { PsecDialEvents } from '../src/index.ts'
 import type { Connection, Libp2p, PeerId, PrivateKey } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { Socket } from 'node:dgram'
-
-const ECHO = '/test/echo/1.0.0'
 
 /**
  * An address of a node without its peer id, so that libp2p does not notice that it has a connection, or a dial, already
@@ -79,29 +78,6 @@ async function keyBelow (peerId: PeerId): Promise<PrivateKey> {
       return privateKey
     }
   }
-}
-
-async function expectEcho (connection: Connection): Promise<void> {
-  const stream = await connection.newStream(ECHO)
-  stream.send(Uint8Array.from([1, 2, 3]))
-  await stream.close()
-  const received: number[] = []
-
-  for await (const chunk of stream) {
-    received.push(...chunk.subarray())
-  }
-
-  expect(received).to.deep.equal([1, 2, 3])
-}
-
-async function handleEcho (node: Libp2p): Promise<void> {
-  await node.handle(ECHO, async (stream) => {
-    for await (const chunk of stream) {
-      stream.send(chunk)
-    }
-
-    await stream.close()
-  })
 }
 
 describe('transport', () => {
