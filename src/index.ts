@@ -82,12 +82,19 @@ export interface InboundLimits {
   validationThreshold?: number
 
   /**
-   * How many remotes that have to prove their address are remembered, for 15 s at most and in some 200 bytes each; an eighth of them
-   * per IPv4 /24 or IPv6 /48. When it is full the oldest makes room.
+   * How many remotes that have to prove their address are remembered, for 15 s at most and in some 200 bytes each. When it is full
+   * the oldest makes room.
    *
    * @default 65,536
    */
   maxHeldOffInbound?: number
+
+  /**
+   * How many of them may be of one part of the network, an IPv4 /24 or an IPv6 /48
+   *
+   * @default an eighth of `maxHeldOffInbound`
+   */
+  maxHeldOffPerPrefix?: number
 }
 
 export interface PsecInit extends InboundLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {

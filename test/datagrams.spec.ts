@@ -62,7 +62,17 @@ describe('datagrams that overtake their control stream', () => {
   beforeEach(() => {
     clock = new MemoryClock()
     dropped = 0
-    early = new EarlyDatagrams(clock, (datagrams) => { dropped += datagrams })
+    early = new EarlyDatagrams(clock, 64, (datagrams) => { dropped += datagrams })
+  })
+
+  it('are held as many as was said, the newest', () => {
+    early = new EarlyDatagrams(clock, 2, (datagrams) => { dropped += datagrams })
+    early.hold(0, Uint8Array.of(1))
+    early.hold(0, Uint8Array.of(2))
+    early.hold(0, Uint8Array.of(3))
+
+    expect(early.take(0)).to.deep.equal([Uint8Array.of(2), Uint8Array.of(3)])
+    expect(dropped).to.equal(1)
   })
 
   it('are held apart, in order', () => {
@@ -140,7 +150,7 @@ describe('datagrams of a session', () => {
       abort: (err, code) => { aborted.push({ err, code }) },
       streamId: () => undefined
     }
-    flows = new SessionFlows(session, () => {}, new MemoryClock())
+    flows = new SessionFlows(session, 64, () => {}, new MemoryClock())
   })
 
   it('end it with PROTOCOL_VIOLATION when too short for their control stream\'s id', () => {
@@ -166,7 +176,7 @@ describe('datagrams of a session', () => {
       flows.onDatagram(Uint8Array.of(4, i))
     }
 
-    expect(flows.dropped).to.deep.equal({ closed: 100, early: 0, invalid: 0 })
+    expect(flows.dropped).to.deep.equal({ closed: 100, early: 0, invalid: 0, noListener: 0 })
     expect(aborted).to.be.empty()
   })
 
@@ -543,6 +553,29 @@ describe('datagrams on the wire', () => {
     expect(Number(stream.id)).to.equal(nextId)
     expect(flows[0].messages).to.be.empty()
     expect(flows[1].messages).to.have.deep.members([[1], [2], [3]])
+  })
+
+  it('are counted in the node\'s metrics if nobody listens, also of a flow that is over', async () => {
+    const { metrics, calculated } = recordMetrics()
+    const connection = await setup({ metrics })
+    const offered = Promise.withResolvers<DatagramFlow>()
+    await alice.services.datagrams.handle(GAME, offered.resolve)
+    const stream = await openControlStream(connection, GAME)
+    const flow = await offered.promise
+    sendRaw(connection, Number(stream.id), 1)
+    await eventually(() => (calculated('libp2p_datagrams_dropped_total') as any).noListener === 1)
+    await flow.close()
+
+    expect(calculated('libp2p_datagrams_dropped_total')).to.have.property('noListener', 1)
+  })
+
+  it('leave a count of the flows that were refused, by the reason', async () => {
+    const { metrics, counters } = recordMetrics()
+    const connection = await setup({ metrics })
+    await openControlStream(connection, '/nobody/1.0.0')
+    await eventually(() => counters('libp2p_datagrams_refused_flows_total').UnsupportedProtocolError === 1)
+
+    expect(counters('libp2p_datagrams_refused_flows_total')).to.deep.equal({ UnsupportedProtocolError: 1 })
   })
 
   it('are dropped silently after their control stream was closed', async () => {

@@ -333,7 +333,7 @@ describe('answers that are prepared for a shield', () => {
 })
 
 describe('a limit that is no number of things', () => {
-  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'validationThreshold', 'maxHeldOffInbound'] as const
+  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix'] as const
   const bad = [-1, 1.5, NaN, Infinity, 2 ** 32, '8', {}] as number[]
   const good = [0, 1, 2 ** 32 - 1, undefined]
 

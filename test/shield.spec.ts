@@ -381,6 +381,16 @@ describe('strangers who have to prove their address', () => {
       })
     }
 
+    it('are as many of one part of the network as was said', async () => {
+      const bob = await createTarget({ validationThreshold: 0, maxHeldOffPerPrefix: 1 })
+      await proposeFrom(bob, '127.0.5.1')
+      await eventually(() => stats(bob).shieldedProposals === 1)
+      await proposeFrom(bob, '127.0.5.2')
+      await eventually(() => stats(bob).turnedAway === 1)
+
+      expect(stats(bob)).to.have.property('shieldedProposals', 1)
+    })
+
     it('are remembered by the engine alone, as many as may be, and fewer of one part of the network', async () => {
       const bob = await createTarget({ validationThreshold: 0, maxHeldOffInbound: 16 })
       // an eighth of the room

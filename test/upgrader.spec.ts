@@ -313,6 +313,23 @@ describe('PSEC upgrader', () => {
       expect(counts.libp2p_psec_dropped_datagrams_total).to.deep.equal({ hold_full: 4 })
     })
 
+    it('holds as many early datagrams as it was told to', async () => {
+      const scheme = new StubScheme(OTHER)
+      const [alice, bob] = await Promise.all([createNode('alice', { schemes: [scheme], maxEarlyDatagrams: 2 }), createNode('bob')])
+      const toAlice = socketTo(bob, alice)
+      dial(alice, bob).catch(() => {})
+      await clock.advance(0)
+
+      for (let i = 0; i < 3; i++) {
+        toAlice.send(Uint8Array.of(0x50, i))
+      }
+
+      toAlice.send(encodeFrame({ type: 'accept', scheme: OTHER }))
+      await clock.advance(0)
+
+      expect(scheme.initiations[0].proceeded?.earlyDatagrams).to.deep.equal([Uint8Array.of(0x50, 0), Uint8Array.of(0x50, 1)])
+    })
+
     it('holds so many early bytes', async () => {
       setup({ maxDatagramSize: 20_000 })
       const scheme = new StubScheme(OTHER)

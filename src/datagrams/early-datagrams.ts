@@ -5,9 +5,7 @@ import type { Cancel, Clock } from '../clock.ts'
  */
 const MAX_AGE = 1_000
 
-/** Per session: some tens of milliseconds of a busy flow */
-const MAX_DATAGRAMS = 64
-const MAX_BYTES = 64 * 1024
+const BYTES_PER_DATAGRAM = 1024
 
 interface EarlyDatagram {
   id: number
@@ -20,6 +18,8 @@ interface EarlyDatagram {
  */
 export class EarlyDatagrams {
   readonly #clock: Clock
+  readonly #maxDatagrams: number
+  readonly #maxBytes: number
   readonly #onDrop: (datagrams: number) => void
   #held: EarlyDatagram[] = []
   #bytes = 0
@@ -27,10 +27,13 @@ export class EarlyDatagrams {
 
   /**
    * @param clock
+   * @param maxDatagrams - how many there is room for, of 1 KiB each on average
    * @param onDrop - told how many were dropped, for want of room or of a control stream
    */
-  constructor (clock: Clock, onDrop: (datagrams: number) => void) {
+  constructor (clock: Clock, maxDatagrams: number, onDrop: (datagrams: number) => void) {
     this.#clock = clock
+    this.#maxDatagrams = maxDatagrams
+    this.#maxBytes = maxDatagrams * BYTES_PER_DATAGRAM
     this.#onDrop = onDrop
   }
 
@@ -38,7 +41,7 @@ export class EarlyDatagrams {
    * Keep a copy of a datagram for the control stream of that id
    */
   hold (id: number, data: Uint8Array): void {
-    if (data.byteLength > MAX_BYTES) {
+    if (data.byteLength > this.#maxBytes) {
       this.#onDrop(1)
       return
     }
@@ -46,7 +49,7 @@ export class EarlyDatagrams {
     this.#held.push({ id, due: this.#clock.now() + MAX_AGE, data: data.slice() })
     this.#bytes += data.byteLength
 
-    while (this.#held.length > MAX_DATAGRAMS || this.#bytes > MAX_BYTES) {
+    while (this.#held.length > this.#maxDatagrams || this.#bytes > this.#maxBytes) {
       this.#dropOldest()
     }
 

@@ -36,6 +36,14 @@ export interface DatagramsInit {
    * @default 5000
    */
   negotiationTimeout?: number
+
+  /**
+   * How many datagrams of a connection that overtook their control stream are held for it, for a second, and of 1 KiB each on average;
+   * the oldest make room
+   *
+   * @default 64
+   */
+  maxEarlyDatagrams?: number
 }
 
 export interface DatagramsComponents {

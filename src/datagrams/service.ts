@@ -11,7 +11,7 @@ import { ControlledFlow } from './flow.ts'
 import { SessionFlows } from './session-flows.ts'
 import type { DatagramFlow, DatagramFlowHandler, Datagrams, DatagramsComponents, DatagramsInit, HandleOptions } from './index.ts'
 import type { SessionRecord } from '../sessions.ts'
-import type { AbortOptions, Connection, Logger, PeerId, Startable, Stream } from '@libp2p/interface'
+import type { AbortOptions, Connection, CounterGroup, Logger, PeerId, Startable, Stream } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 
 /**
@@ -25,6 +25,9 @@ const MAX_PROTOCOL_LENGTH = 1_024
 const DEFAULT_MAX_FLOWS = 256
 const DEFAULT_MAX_FLOWS_OF_PROTOCOL = 32
 const DEFAULT_NEGOTIATION_TIMEOUT = 5_000
+
+/** Some tens of milliseconds of a busy flow */
+const DEFAULT_MAX_EARLY_DATAGRAMS = 64
 
 interface FlowHandlerRecord {
   handler: DatagramFlowHandler
@@ -44,9 +47,10 @@ export class DatagramsService implements Datagrams, Startable {
   readonly #handlers = new Map<string, FlowHandlerRecord>()
   readonly #sessions = new Map<SessionRecord, SessionFlows>()
   /** What sessions that are over have lost */
-  readonly #dropped: Record<string, number> = { closed: 0, early: 0, invalid: 0 }
+  readonly #dropped: Record<string, number> = { closed: 0, early: 0, invalid: 0, noListener: 0 }
   /** What they have lost before it got to any flow, or after */
   readonly #droppedBySessions: Record<string, number> = {}
+  readonly #refused?: CounterGroup
   #started = false
 
   constructor (components: DatagramsComponents, init: DatagramsInit) {
@@ -54,7 +58,8 @@ export class DatagramsService implements Datagrams, Startable {
     this.#init = {
       maxInboundFlows: init.maxInboundFlows ?? DEFAULT_MAX_FLOWS,
       maxOutboundFlows: init.maxOutboundFlows ?? DEFAULT_MAX_FLOWS,
-      negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT
+      negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT,
+      maxEarlyDatagrams: init.maxEarlyDatagrams ?? DEFAULT_MAX_EARLY_DATAGRAMS
     }
     this.#log = limitLogger(components.logger.forComponent('libp2p:datagrams'))
 
@@ -65,13 +70,17 @@ export class DatagramsService implements Datagrams, Startable {
     })
     components.metrics?.registerCounterGroup('libp2p_datagrams_dropped_total', {
       label: 'reason',
-      help: 'Total count of received datagrams that belonged to no open flow by reason',
+      help: 'Total count of received datagrams that belonged to no open flow, or that nobody listened for, by reason',
       calculate: () => this.#countDropped()
     })
     components.metrics?.registerCounterGroup('libp2p_datagrams_session_dropped_total', {
       label: 'reason',
       help: 'Total count of datagrams for which the queues of sessions had no room, or the path had become too small, by reason',
       calculate: () => this.#countDroppedBySessions()
+    })
+    this.#refused = components.metrics?.registerCounterGroup('libp2p_datagrams_refused_flows_total', {
+      label: 'error',
+      help: 'Total count of inbound datagram flows that were not taken, or failed at once, by the name of the error'
     })
   }
 
@@ -152,7 +161,7 @@ export class DatagramsService implements Datagrams, Startable {
     let flows = this.#sessions.get(session)
 
     if (flows == null) {
-      flows = new SessionFlows(session, () => { this.#onSessionOver(session) })
+      flows = new SessionFlows(session, this.#init.maxEarlyDatagrams, () => { this.#onSessionOver(session) })
 
       // one that is over will not say so again
       if (session.status !== 'closed') {
@@ -227,6 +236,7 @@ export class DatagramsService implements Datagrams, Startable {
       await callHandler(handler, flow, () => { flows.deliverEarly(streamId) })
     } catch (err: any) {
       this.#log('datagram flow from %p refused - %e', connection.remotePeer, err)
+      this.#refused?.increment({ [String(err?.name ?? 'Error')]: true })
       flows.refuse(streamId)
       stream.abort(err)
     }

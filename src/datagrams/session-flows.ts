@@ -24,6 +24,8 @@ export interface SessionDrops {
   early: number
   /** Belong to no stream that the session could ever have, or could not be parsed */
   invalid: number
+  /** Arrived on a flow to which nobody listened */
+  noListener: number
 }
 
 /**
@@ -31,17 +33,26 @@ export interface SessionDrops {
  */
 export class SessionFlows implements DatagramReceiver {
   readonly session: DatagramSession
-  readonly dropped: SessionDrops = { closed: 0, early: 0, invalid: 0 }
+  readonly #dropped: SessionDrops = { closed: 0, early: 0, invalid: 0, noListener: 0 }
   readonly #flows = new Map<number, ControlledFlow>()
   readonly #early: EarlyDatagrams
   /** In the order in which they closed */
   readonly #closed = new Set<number>()
   readonly #onClose: () => void
 
-  constructor (session: DatagramSession, onClose: () => void, clock = realClock) {
+  constructor (session: DatagramSession, maxEarlyDatagrams: number, onClose: () => void, clock = realClock) {
     this.session = session
     this.#onClose = onClose
-    this.#early = new EarlyDatagrams(clock, (datagrams) => { this.dropped.early += datagrams })
+    this.#early = new EarlyDatagrams(clock, maxEarlyDatagrams, (datagrams) => { this.#dropped.early += datagrams })
+  }
+
+  /**
+   * So far
+   */
+  get dropped (): Readonly<SessionDrops> {
+    const ofOpenFlows = [...this.#flows.values()].reduce((sum, { dropped }) => sum + dropped.noListener, 0)
+
+    return { ...this.#dropped, noListener: this.#dropped.noListener + ofOpenFlows }
   }
 
   /**
@@ -137,16 +148,17 @@ export class SessionFlows implements DatagramReceiver {
     if (flow != null) {
       flow.receive(data)
     } else if (this.#closed.has(id)) {
-      this.dropped.closed++
+      this.#dropped.closed++
     } else {
       this.#early.hold(id, data)
     }
   }
 
   #onFlowClosed (id: number): void {
+    this.#dropped.noListener += this.#flows.get(id)?.dropped.noListener ?? 0
     this.#flows.delete(id)
     this.#closed.add(id)
-    this.dropped.closed += this.#early.take(id).length
+    this.#dropped.closed += this.#early.take(id).length
 
     if (this.#closed.size > MAX_CLOSED) {
       const [oldest] = this.#closed
@@ -155,7 +167,7 @@ export class SessionFlows implements DatagramReceiver {
   }
 
   #violation (message: string): void {
-    this.dropped.invalid++
+    this.#dropped.invalid++
     this.session.abort(new ProtocolError(message), PROTOCOL_VIOLATION)
   }
 }

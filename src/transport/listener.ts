@@ -30,11 +30,6 @@ const CLOSE_TIMEOUT = 500
 const PROPOSE = 0
 
 /**
- * Into how many parts the table of those who are held off is divided among parts of the network: none can have more than one
- */
-const HELD_OFF_SHARES = 8
-
-/**
  * How often to see whether the pressure is over, in milliseconds
  */
 const SHIELD_CHECK_INTERVAL = 1_000
@@ -267,7 +262,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
       : {
           ...prepared,
           maxProposals: this.#init.limits.maxHeldOffInbound,
-          maxProposalsPerPrefix: Math.ceil(this.#init.limits.maxHeldOffInbound / HELD_OFF_SHARES)
+          maxProposalsPerPrefix: this.#init.limits.maxHeldOffPerPrefix
         }
   }
 

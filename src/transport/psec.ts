@@ -226,11 +226,13 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
 
 function inboundLimits (init: InboundLimits): Required<InboundLimits> {
   const maxPendingInbound = init.maxPendingInbound ?? DEFAULT_MAX_PENDING_INBOUND
+  const maxHeldOffInbound = init.maxHeldOffInbound ?? DEFAULT_MAX_HELD_OFF_INBOUND
   const limits = {
     maxPendingInbound,
     maxPendingPerPrefix: init.maxPendingPerPrefix ?? Math.ceil(maxPendingInbound / 2),
     validationThreshold: init.validationThreshold ?? Math.ceil(maxPendingInbound / 4),
-    maxHeldOffInbound: init.maxHeldOffInbound ?? DEFAULT_MAX_HELD_OFF_INBOUND
+    maxHeldOffInbound,
+    maxHeldOffPerPrefix: init.maxHeldOffPerPrefix ?? Math.ceil(maxHeldOffInbound / 8)
   }
 
   for (const [name, limit] of Object.entries(limits)) {

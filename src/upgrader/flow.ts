@@ -14,6 +14,11 @@ export interface FlowInit {
   clock: Clock
   log: Logger
   metrics: UpgraderMetrics
+
+  /**
+   * How many datagrams of the scheme are held that come before it has the socket
+   */
+  maxEarlyDatagrams: number
   onAgreed (agreement: Agreement): void
   onFailed (err: Error): void
   onRenewed (proposal: Uint8Array): void
@@ -40,7 +45,7 @@ export class Flow {
    */
   readonly schemeSocket: SchemeSocket
   readonly #init: FlowInit
-  readonly #hold = new Hold()
+  readonly #hold: Hold
   #handedOver = false
   #secured = false
   #ended = false
@@ -48,6 +53,7 @@ export class Flow {
 
   constructor (init: FlowInit) {
     this.#init = init
+    this.#hold = new Hold(init.maxEarlyDatagrams)
     this.schemeSocket = new SchemeSocket(init.socket)
     init.socket.addEventListener('message', this.#onMessage)
     init.socket.addEventListener('close', this.#onClose)

@@ -45,6 +45,12 @@ export interface PsecUpgraderInit {
   handshakeTimeout?: number
 
   /**
+   * How many datagrams of the scheme that overtake the agreement are held for it, of 2 KiB each on average; more are dropped, and
+   * counted as `hold_full`. Default: 16.
+   */
+  maxEarlyDatagrams?: number
+
+  /**
    * The remote of a socket that carries a session, or on which this side waits for it as the responder, proposed something else
    * than before, or the same long after the session began: it may have come back after a crash, or given a dial up and begun another, or somebody forges its address.
    * Nothing was answered; a new negotiation, on another socket beside this one (`PacketEndpoint.renew`), would have to. Called

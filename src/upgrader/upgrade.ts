@@ -42,6 +42,7 @@ export interface UpgradeContext {
   initiationPacket: boolean
   negotiationTimeout: number
   handshakeTimeout: number
+  maxEarlyDatagrams: number
   select (proposal: Propose): string | undefined
   onRenewed? (socket: PacketSocket, proposal: Uint8Array): void
 }
@@ -87,6 +88,7 @@ export class Upgrade {
       clock: context.clock,
       log: context.log,
       metrics: context.metrics,
+      maxEarlyDatagrams: context.maxEarlyDatagrams,
       negotiator: new Negotiator({
         localId: context.peerId.toMultihash().bytes,
         schemes: [...context.schemes.keys()],

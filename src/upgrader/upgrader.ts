@@ -17,6 +17,9 @@ import type { Propose } from '../wire/index.ts'
 const DEFAULT_NEGOTIATION_TIMEOUT = 5_000
 const DEFAULT_HANDSHAKE_TIMEOUT = 10_000
 
+/** More than a server's first flight with its certificates */
+const DEFAULT_MAX_EARLY_DATAGRAMS = 16
+
 /** "Framing" in docs/negotiation.md: the number of schemes in a proposal is one byte, a name has a small length */
 const MAX_SCHEMES = 255
 const MAX_NAME_LENGTH = 255
@@ -64,6 +67,7 @@ export class PsecUpgrader {
       initiationPacket: init.initiationPacket ?? true,
       negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT,
       handshakeTimeout: init.handshakeTimeout ?? DEFAULT_HANDSHAKE_TIMEOUT,
+      maxEarlyDatagrams: init.maxEarlyDatagrams ?? DEFAULT_MAX_EARLY_DATAGRAMS,
       select: (proposal) => this.#select(proposal, init),
       onRenewed: init.onRenewed
     }

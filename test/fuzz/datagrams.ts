@@ -34,7 +34,7 @@ export const datagrams = fc.asyncProperty(fc.array(step, { maxLength: 100, size:
     sendDatagram: () => true,
     abort: (err) => { violations.push(err.name) },
     streamId: () => undefined
-  }, () => {}, clock)
+  }, 64, () => {}, clock)
   let received = 0
 
   for (const step of steps) {
