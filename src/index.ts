@@ -95,6 +95,14 @@ export interface InboundLimits {
    * @default an eighth of `maxHeldOffInbound`
    */
   maxHeldOffPerPrefix?: number
+
+  /**
+   * While strangers have to prove their address: how many proposals a second are let through that only JavaScript can answer, since
+   * they name schemes that this node does not know, or more than three
+   *
+   * @default 160
+   */
+  maxUnpreparedInbound?: number
 }
 
 export interface PsecInit extends InboundLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {
@@ -179,6 +187,7 @@ export * from './errors.ts'
 export { quicDatagram } from './schemes/quic-datagram/index.ts'
 export { negotiation } from './sessions.ts'
 export { MemoryNetwork } from './sockets/memory.ts'
+export { udp } from './sockets/udp.ts'
 export { PSEC } from './transport/filters.ts'
 export { CODE_PSEC } from './transport/multiaddr.ts'
 export { PsecUpgrader } from './upgrader/index.ts'
@@ -190,6 +199,7 @@ export type { Proposals, Role } from './negotiation/index.ts'
 export type { QuicDatagramInit } from './schemes/quic-datagram/index.ts'
 export type { ChannelBinding, InitiateOptions, Initiation, ProceedOptions, RespondOptions, SchemeContext, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler, SecurityScheme } from './schemes/index.ts'
 export type { EndpointShield, OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './sockets/index.ts'
+export type { UdpInit } from './sockets/udp.ts'
 export type { MemoryNetworkCounters, MemoryNetworkInit } from './sockets/memory.ts'
 export type { InboundUpgradeOptions, Negotiation, PsecProgressEvents, PsecUpgraderComponents, PsecUpgraderInit, SecuredSocket, UpgradeOptions } from './upgrader/index.ts'
 export type { Accept, Frame, Propose, Reject } from './wire/index.ts'

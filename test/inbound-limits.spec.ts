@@ -5,7 +5,7 @@ import { generateKeyPair } from '@libp2p/crypto/keys'
 import { defaultLogger } from '@libp2p/logger'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { expect } from 'aegir/chai'
-import { psec } from '../src/index.ts'
+import { psec, udp } from '../src/index.ts'
 import { PendingInbound } from '../src/transport/pending-inbound.ts'
 import { PsecUpgrader } from '../src/upgrader/index.ts'
 import { decodeFrame, encodeFrame } from '../src/wire/index.ts'
@@ -333,7 +333,7 @@ describe('answers that are prepared for a shield', () => {
 })
 
 describe('a limit that is no number of things', () => {
-  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix'] as const
+  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix', 'maxUnpreparedInbound'] as const
   const bad = [-1, 1.5, NaN, Infinity, 2 ** 32, '8', {}] as number[]
   const good = [0, 1, 2 ** 32 - 1, undefined]
 
@@ -358,6 +358,16 @@ describe('a limit that is no number of things', () => {
       for (const value of good) {
         await create({ [name]: value })
       }
+    })
+  }
+})
+
+describe('a limit of a port that is no number of things', () => {
+  for (const name of ['maxWaitingDatagrams', 'maxStrangers', 'maxQueuedAnswers'] as const) {
+    it(`is refused: ${name}`, () => {
+      expect(() => udp({ [name]: -1 })).to.throw(name).with.property('name', 'InvalidParametersError')
+      expect(() => udp({ [name]: 1.5 })).to.throw(name)
+      expect(() => udp({ [name]: 0 })).to.not.throw()
     })
   }
 })

@@ -9,7 +9,7 @@ import { defaultLogger } from '@libp2p/logger'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { expect } from 'aegir/chai'
-import { negotiation, quicDatagram } from '../src/index.ts'
+import { negotiation, quicDatagram, udp } from '../src/index.ts'
 import { compareIds } from '../src/negotiation/index.ts'
 import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
@@ -380,6 +380,23 @@ describe('strangers who have to prove their address', () => {
         expect(bob.node.getConnections()[0].remoteAddr.toString()).to.include(`/udp/${alice.port}`)
       })
     }
+
+    it('are forgotten before they go on, and get no answer, on a port that keeps nothing of strangers', async () => {
+      const bob = await createTarget({ endpoints: udp({ maxWaitingDatagrams: 0, maxQueuedAnswers: 0 }) })
+      const stranger = await proposeFrom(bob, '127.0.5.1')
+      await eventually(() => stats(bob).rawOverflow === 1)
+
+      expect(pending(bob)).to.equal(0)
+      expect(stranger.answers).to.be.empty()
+    })
+
+    it('reach JavaScript as often as was said if only that can answer them', async () => {
+      const bob = await createTarget({ validationThreshold: 0, maxUnpreparedInbound: 0 })
+      await proposeFrom(bob, '127.0.5.1', ['/unknown/1.0.0', QUIC_DATAGRAM])
+      await eventually(() => stats(bob).turnedAway === 1)
+
+      expect(pending(bob)).to.equal(0)
+    })
 
     it('are as many of one part of the network as was said', async () => {
       const bob = await createTarget({ validationThreshold: 0, maxHeldOffPerPrefix: 1 })
@@ -779,7 +796,8 @@ describe('the shield of a UDP port', () => {
       answers: [{ offer: bare.subarray(2 + propose.peerId.byteLength), response: accept }],
       addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
       maxProposals: 8,
-      maxProposalsPerPrefix: 8
+      maxProposalsPerPrefix: 8,
+      maxUnprepared: 16
     })
 
     const socket = alice.connect(bob.localAddress)
@@ -814,7 +832,8 @@ describe('the shield of a UDP port', () => {
       answers: [],
       addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
       maxProposals: 8,
-      maxProposalsPerPrefix: 8
+      maxProposalsPerPrefix: 8,
+      maxUnprepared: 16
     })
     const got: number[] = []
     bob.connect(alice.localAddress).addEventListener('message', ({ detail }) => { got.push(detail[0]) })
@@ -830,7 +849,7 @@ describe('the shield of a UDP port', () => {
     const endpoint = openEndpoint()
 
     for (const addressValidator of [undefined, null, {}, 'validator']) {
-      expect(() => { endpoint.shield({ answers: [], addressValidator, maxProposals: 8, maxProposalsPerPrefix: 8 }) })
+      expect(() => { endpoint.shield({ answers: [], addressValidator, maxProposals: 8, maxProposalsPerPrefix: 8, maxUnprepared: 16 }) })
         .to.throw('address validator').with.property('name', 'InvalidParametersError')
     }
   })

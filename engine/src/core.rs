@@ -37,6 +37,27 @@ const STRANGER_DATAGRAMS: u8 = 8;
 /// Answers of QUIC itself (version negotiation, stateless reset) and first flights that wait to be sent.
 const MAX_RESPONSES: usize = 1024;
 
+/// What a port keeps for remotes without a session; JavaScript decides.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// See [`MAX_WAITING_RAW`]
+    pub waiting: usize,
+    /// See [`MAX_STRANGERS`]
+    pub strangers: usize,
+    /// See [`MAX_RESPONSES`]
+    pub responses: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            waiting: MAX_WAITING_RAW,
+            strangers: MAX_STRANGERS,
+            responses: MAX_RESPONSES,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Flow {
     /// JavaScript has a socket for it.
@@ -98,6 +119,7 @@ pub struct Core {
     /// How many more datagrams of them are passed on; oldest first.
     strangers: LinkedHashMap<SocketAddr, u8>,
     any_stranger: bool,
+    limits: Limits,
     shield: Shield,
     sessions: HashMap<u32, (Session, SocketAddr)>,
     by_handle: HashMap<ConnectionHandle, u32>,
@@ -116,7 +138,7 @@ pub struct Core {
 
 impl Core {
     /// `any_stranger`: pass on every datagram of unknown remotes, not only what begins like a proposal.
-    pub fn new(may_fragment: bool, any_stranger: bool) -> Self {
+    pub fn new(may_fragment: bool, any_stranger: bool, limits: Limits) -> Self {
         let mut config = EndpointConfig::default();
         // RFC 9287 would let QUIC packets begin with 0..63, where PSEC frames and DTLS records are told apart from them.
         config.grease_quic_bit(false);
@@ -125,6 +147,7 @@ impl Core {
             flows: HashMap::new(),
             strangers: LinkedHashMap::new(),
             any_stranger,
+            limits,
             shield: Shield::default(),
             sessions: HashMap::new(),
             by_handle: HashMap::new(),
@@ -449,7 +472,7 @@ impl Core {
 
     fn remember_stranger(&mut self, remote: SocketAddr) {
         self.strangers.insert(remote, STRANGER_DATAGRAMS);
-        if self.strangers.len() > MAX_STRANGERS {
+        if self.strangers.len() > self.limits.strangers {
             self.strangers.pop_front();
         }
     }
@@ -474,7 +497,7 @@ impl Core {
     }
 
     fn push_raw(&mut self, notice: Notice) {
-        if self.waiting_raw + self.events.raw() >= MAX_WAITING_RAW {
+        if self.waiting_raw + self.events.raw() >= self.limits.waiting {
             self.counters.raw_overflow += 1;
         } else {
             self.events.push_notice(0, notice);
@@ -640,7 +663,7 @@ impl Core {
     }
 
     fn respond_raw(&mut self, remote: SocketAddr, local: Option<IpAddr>, data: Vec<u8>) {
-        if self.responses.len() < MAX_RESPONSES {
+        if self.responses.len() < self.limits.responses {
             self.responses.push_back((remote, local, data));
         } else {
             self.counters.responses_overflow += 1;

@@ -27,6 +27,7 @@ use napi::{Env, Error, Result, Status};
 use napi_derive::napi;
 
 use crate::command::{Command, Peer};
+use crate::core::Limits;
 use crate::identity::{QuicIdentity, QuicSettings};
 use crate::notice::Notice;
 use crate::port::{Port, Shared};
@@ -138,6 +139,24 @@ pub struct NativeAnswer {
     pub response: Buffer,
 }
 
+/// What a port keeps for remotes without a session, see `UdpInit` in `src/sockets/udp.ts`.
+#[napi(object)]
+pub struct NativeLimits {
+    pub waiting: u32,
+    pub strangers: u32,
+    pub responses: u32,
+}
+
+impl From<NativeLimits> for Limits {
+    fn from(limits: NativeLimits) -> Self {
+        Self {
+            waiting: limits.waiting as usize,
+            strangers: limits.strangers as usize,
+            responses: limits.responses as usize,
+        }
+    }
+}
+
 /// A UDP port and the thread that serves it.
 #[napi]
 pub struct NativePort {
@@ -153,23 +172,26 @@ impl NativePort {
         host: String,
         port: u16,
         any_stranger: bool,
+        limits: NativeLimits,
         wake: Function<(), ()>,
     ) -> Result<Self> {
-        Self::open(Some(address(&host, port)?), any_stranger, &wake)
+        let address = address(&host, port)?;
+        Self::open(Some(address), any_stranger, limits.into(), &wake)
     }
 
     /// Open a port whose datagrams JavaScript carries, by `inject` and `transmit` notices.
     #[napi(factory)]
     pub fn detached(wake: Function<(), ()>) -> Result<Self> {
-        Self::open(None, true, &wake)
+        Self::open(None, true, Limits::default(), &wake)
     }
 
     fn open(
         address: Option<SocketAddr>,
         any_stranger: bool,
+        limits: Limits,
         wake: &Function<(), ()>,
     ) -> Result<Self> {
-        let port = Port::open(address, any_stranger).map_err(|error| {
+        let port = Port::open(address, any_stranger, limits).map_err(|error| {
             let code = match error.kind() {
                 std::io::ErrorKind::AddrInUse => "EADDRINUSE",
                 std::io::ErrorKind::AddrNotAvailable => "EADDRNOTAVAIL",
@@ -268,6 +290,7 @@ impl NativePort {
         answers: Vec<NativeAnswer>,
         max_proposals: u32,
         max_proposals_per_prefix: u32,
+        max_unprepared: u32,
     ) {
         let answers = answers
             .into_iter()
@@ -280,6 +303,7 @@ impl NativePort {
             answers,
             max_proposals: max_proposals as usize,
             max_proposals_per_prefix: max_proposals_per_prefix as usize,
+            max_unprepared,
         };
         self.shared
             .command(Command::Shield(Some((identity.0.clone(), policy))));

@@ -13,7 +13,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::command::Command;
-use crate::core::{Core, Origin};
+use crate::core::{Core, Limits, Origin};
 use crate::events::{Batch, Events};
 use crate::notice::Notice;
 
@@ -143,7 +143,11 @@ pub struct Port {
 
 impl Port {
     /// Open a UDP port; or, without an address, one whose datagrams JavaScript carries.
-    pub fn open(address: Option<SocketAddr>, any_stranger: bool) -> io::Result<Self> {
+    pub fn open(
+        address: Option<SocketAddr>,
+        any_stranger: bool,
+        limits: Limits,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let udp = address.map(Udp::bind).transpose()?;
@@ -152,7 +156,7 @@ impl Port {
             None => (false, SocketAddr::from(([0, 0, 0, 0], 0))),
         };
         let shared = Shared {
-            core: Mutex::new(Core::new(may_fragment, any_stranger)),
+            core: Mutex::new(Core::new(may_fragment, any_stranger, limits)),
             commands: Mutex::default(),
             events: Mutex::default(),
             waiting_bytes: AtomicUsize::new(0),

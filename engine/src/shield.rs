@@ -16,8 +16,7 @@ use hashlink::LinkedHashMap;
 /// How long a proposal is remembered after it last came: as long as the proof of the address is valid, which quinn says.
 pub const LIFETIME: Duration = Duration::from_secs(15);
 
-/// Proposals with an offer that has no prepared answer which pass in each `UNPREPARED_INTERVAL`.
-const MAX_UNPREPARED: u32 = 16;
+/// The time for which [`Policy::max_unprepared`] holds.
 const UNPREPARED_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The type of a proposal (draft, "Frames").
@@ -37,6 +36,8 @@ pub struct Policy {
     pub answers: Vec<Answer>,
     pub max_proposals: usize,
     pub max_proposals_per_prefix: usize,
+    /// Proposals with an offer that has no prepared answer which pass in each tenth of a second
+    pub max_unprepared: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -164,7 +165,8 @@ impl Shield {
             return Verdict::Pass;
         };
         let Some((peer_id, packet_at, answer)) = find_answer(&policy.answers, datagram) else {
-            return self.pass_unprepared(now);
+            let max = policy.max_unprepared;
+            return self.pass_unprepared(now, max);
         };
         let (max, max_per_prefix) = (policy.max_proposals, policy.max_proposals_per_prefix);
         let (response, offer) = (answer.response.clone(), answer.offer.clone());
@@ -242,7 +244,7 @@ impl Shield {
         }
     }
 
-    fn pass_unprepared(&mut self, now: Instant) -> Verdict {
+    fn pass_unprepared(&mut self, now: Instant, max: u32) -> Verdict {
         if self
             .unprepared_since
             .is_none_or(|since| now.duration_since(since) >= UNPREPARED_INTERVAL)
@@ -251,7 +253,7 @@ impl Shield {
             self.unprepared = 0;
         }
         self.unprepared += 1;
-        if self.unprepared > MAX_UNPREPARED {
+        if self.unprepared > max {
             return Verdict::Unprepared;
         }
         Verdict::Pass

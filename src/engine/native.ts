@@ -117,6 +117,12 @@ export interface NativeStats {
   shieldedProposals: number
 }
 
+export interface NativeLimits {
+  waiting: number
+  strangers: number
+  responses: number
+}
+
 export interface NativeAnswer {
   offer: Uint8Array
   response: Uint8Array
@@ -129,7 +135,7 @@ export interface NativePort {
   claim (host: string, port: number): void
   share (host: string, port: number, shared: boolean): void
   release (host: string, port: number): void
-  shield (identity: NativeQuicIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number): void
+  shield (identity: NativeQuicIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number): void
   unshield (): void
   sendRaw (host: string, port: number, localHost: string | undefined, data: Uint8Array): void
   inject (host: string, port: number, data: Uint8Array): void
@@ -159,7 +165,7 @@ export interface NativeEngine {
    */
   warmUp (): void
   NativePort: {
-    bind (host: string, port: number, anyStranger: boolean, wake: () => void): NativePort
+    bind (host: string, port: number, anyStranger: boolean, limits: NativeLimits, wake: () => void): NativePort
     detached (wake: () => void): NativePort
   }
   NativeQuicIdentity: new (privateKey: Uint8Array, options: NativeQuicOptions) => NativeQuicIdentity

@@ -3,7 +3,7 @@
  */
 import { EngineFailedError } from '../errors.ts'
 import { loadEngine } from './load.ts'
-import type { NativeBatch, NativeNotice, NativePort, NativeStats } from './native.ts'
+import type { NativeBatch, NativeLimits, NativeNotice, NativePort, NativeStats } from './native.ts'
 
 /**
  * Numbers in a record: kind, session, a, b, c. The kinds are those of `engine/src/events.rs`.
@@ -80,8 +80,8 @@ export class EnginePort {
   /**
    * Open a UDP port. Throws the system's error, its code first in the message.
    */
-  static bind (host: string, port: number, anyStranger: boolean, events: PortEvents): EnginePort {
-    return new EnginePort(events, wake => loadEngine().NativePort.bind(host, port, anyStranger, wake))
+  static bind (host: string, port: number, anyStranger: boolean, limits: NativeLimits, events: PortEvents): EnginePort {
+    return new EnginePort(events, wake => loadEngine().NativePort.bind(host, port, anyStranger, limits, wake))
   }
 
   /**

@@ -110,6 +110,11 @@ export interface EndpointShield {
    * How many of them may come from one part of the network, an IPv4 /24 or an IPv6 /48
    */
   maxProposalsPerPrefix: number
+
+  /**
+   * How many proposals with other offers reach the acceptor in each tenth of a second
+   */
+  maxUnprepared: number
 }
 
 /**

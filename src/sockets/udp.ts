@@ -10,7 +10,7 @@ import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
 import { formatPacketAddress } from './index.ts'
 import type { EndpointShield, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
-import type { NativePeer, NativeQuicIdentity } from '../engine/native.ts'
+import type { NativeLimits, NativePeer, NativeQuicIdentity } from '../engine/native.ts'
 
 /**
  * What a path carries without knowing better: an Ethernet's 1,500 bytes less the headers of IP and UDP, less what tunnels
@@ -25,9 +25,33 @@ const MAX_DATAGRAM_SIZE_IPV6 = 1432
 const MAX_SOCKETS_PER_REMOTE = 2
 
 /**
+ * What a port keeps for remotes without a session; beyond that the newest is dropped, and counted. Each is a whole number, else
+ * `InvalidParametersError`.
+ */
+export interface UdpInit {
+  /**
+   * How many datagrams outside of sessions may wait for JavaScript. Default: 512.
+   */
+  maxWaitingDatagrams?: number
+
+  /**
+   * Of how many strangers, whose proposals have been passed on, the datagrams that follow are passed on, too. The oldest is forgotten
+   * for the newest. Default: 1,024.
+   */
+  maxStrangers?: number
+
+  /**
+   * How many answers to strangers may wait to be sent. Default: 1,024.
+   */
+  maxQueuedAnswers?: number
+}
+
+const DEFAULTS: Required<UdpInit> = { maxWaitingDatagrams: 512, maxStrangers: 1_024, maxQueuedAnswers: 1_024 }
+
+/**
  * What a `UdpEndpoint` is opened with
  */
-export interface UdpEndpointInit {
+export interface UdpEndpointInit extends UdpInit {
   /**
    * An IP address of this machine, or `0.0.0.0`, `::` for all of a family
    */
@@ -59,7 +83,7 @@ export class UdpEndpoint implements PacketEndpoint {
    */
   constructor (init: UdpEndpointInit) {
     try {
-      this.#port = EnginePort.bind(init.host, init.port, init.anyStranger ?? false, {
+      this.#port = EnginePort.bind(init.host, init.port, init.anyStranger ?? false, nativeLimits(init), {
         onRaw: (host, port, localHost, datagram) => { this.#onDatagram({ host, port }, localHost, datagram) },
         onValidated: (host, port, localHost, proposal, datagram) => { this.#onValidated({ host, port }, localHost, proposal, datagram) },
         onClosed: () => { this.#onClosed() }
@@ -131,10 +155,10 @@ export class UdpEndpoint implements PacketEndpoint {
       return
     }
 
-    const { addressValidator, answers, maxProposals, maxProposalsPerPrefix } = shield
+    const { addressValidator, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared } = shield
 
     try {
-      this.#port.commands.shield(addressValidator as NativeQuicIdentity, answers, maxProposals, maxProposalsPerPrefix)
+      this.#port.commands.shield(addressValidator as NativeQuicIdentity, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared)
     } catch (err: any) {
       throw new InvalidParametersError(`The shield of ${formatPacketAddress(this.localAddress)} needs the address validator of one of the engine's schemes: ${err.message}`)
     }
@@ -269,22 +293,43 @@ export class UdpEndpoint implements PacketEndpoint {
 }
 
 /**
- * Opens UDP ports with the native engine
+ * Opens UDP ports with the native engine, for `psec({ endpoints: udp({ … }) })`. Throws `InvalidParametersError` if a limit is no
+ * number of things.
  */
-export const udpEndpoints: PacketEndpointFactory = {
-  prepare () {
-    try {
-      loadEngine()
-    } catch {
-      // whoever opens a port is told
+export function udp (init: UdpInit = {}): PacketEndpointFactory {
+  nativeLimits(init)
+
+  return {
+    prepare () {
+      try {
+        loadEngine()
+      } catch {
+        // whoever opens a port is told
+      }
+    },
+
+    async open (options) {
+      options.signal?.throwIfAborted()
+
+      return new UdpEndpoint({ ...init, ...options })
     }
-  },
-
-  async open (init) {
-    init.signal?.throwIfAborted()
-
-    return new UdpEndpoint(init)
   }
+}
+
+export const udpEndpoints = udp()
+
+function nativeLimits (init: UdpInit): NativeLimits {
+  const limit = (name: keyof UdpInit): number => {
+    const value = init[name] ?? DEFAULTS[name]
+
+    if (!Number.isInteger(value) || value < 0 || value > 0xffffffff) {
+      throw new InvalidParametersError(`udp: ${name} has to be an integer from 0 to 4294967295, not ${value}`)
+    }
+
+    return value
+  }
+
+  return { waiting: limit('maxWaitingDatagrams'), strangers: limit('maxStrangers'), responses: limit('maxQueuedAnswers') }
 }
 
 /**

@@ -262,7 +262,8 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
       : {
           ...prepared,
           maxProposals: this.#init.limits.maxHeldOffInbound,
-          maxProposalsPerPrefix: this.#init.limits.maxHeldOffPerPrefix
+          maxProposalsPerPrefix: this.#init.limits.maxHeldOffPerPrefix,
+          maxUnprepared: Math.ceil(this.#init.limits.maxUnpreparedInbound / 10)
         }
   }
 

@@ -251,7 +251,7 @@ struct End {
 impl End {
     fn new(index: usize) -> Self {
         Self {
-            core: Core::new(false, false),
+            core: Core::new(false, false, Limits::default()),
             index,
             created: Vec::new(),
             responders: HashSet::new(),
@@ -458,6 +458,7 @@ impl World {
             }],
             max_proposals: MAX_SHIELDED,
             max_proposals_per_prefix: 1,
+            max_unprepared: 16,
         };
         let end = &mut self.ends[at];
         let command = Command::Shield(up.then(|| (end.identity(), policy)));

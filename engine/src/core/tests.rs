@@ -37,7 +37,7 @@ impl End {
         };
         let key = keypair.to_protobuf_encoding().unwrap();
         Self {
-            core: Core::new(false, false),
+            core: Core::new(false, false, Limits::default()),
             address: address.into(),
             identity: Arc::new(QuicIdentity::new(&key, settings).unwrap()),
             peer_id: keypair.public().to_peer_id().to_bytes(),

@@ -15,6 +15,7 @@ fn shield_b(net: &mut Net) {
         }],
         max_proposals: 100,
         max_proposals_per_prefix: 100,
+        max_unprepared: 16,
     };
     let command = Command::Shield(Some((net.b.identity.clone(), policy)));
     net.b.core.handle_command(net.now, command);
