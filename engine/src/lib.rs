@@ -52,14 +52,14 @@ pub struct QuicOptions {
     pub datagram_send_buffer: u32,
 }
 
-/// A node's certificate and settings for QUIC.
+/// A node's certificate and settings for one scheme.
 #[napi]
-pub struct NativeQuicIdentity(Arc<QuicIdentity>);
+pub struct NativeIdentity(Arc<QuicIdentity>);
 
 #[napi]
-impl NativeQuicIdentity {
-    #[napi(constructor)]
-    pub fn new(private_key: Uint8Array, options: QuicOptions) -> Result<Self> {
+impl NativeIdentity {
+    #[napi(factory)]
+    pub fn quic(private_key: Uint8Array, options: QuicOptions) -> Result<Self> {
         let settings = QuicSettings {
             idle_timeout: Duration::from_millis(options.idle_timeout.into()),
             keep_alive: Duration::from_millis(options.keep_alive_interval.into()),
@@ -286,7 +286,7 @@ impl NativePort {
     #[napi]
     pub fn shield(
         &self,
-        identity: &NativeQuicIdentity,
+        identity: &NativeIdentity,
         answers: Vec<NativeAnswer>,
         max_proposals: u32,
         max_proposals_per_prefix: u32,
@@ -345,7 +345,7 @@ impl NativePort {
     pub fn initiate(
         &self,
         session: u32,
-        identity: &NativeQuicIdentity,
+        identity: &NativeIdentity,
         peer: NativePeer,
         max_first_datagram: u32,
     ) -> Result<Vec<Buffer>> {
@@ -377,7 +377,7 @@ impl NativePort {
     pub fn respond(
         &self,
         session: u32,
-        identity: &NativeQuicIdentity,
+        identity: &NativeIdentity,
         peer: NativePeer,
         early: Vec<Uint8Array>,
     ) -> Result<()> {

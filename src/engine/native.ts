@@ -25,9 +25,9 @@ export interface NativePeer {
 }
 
 /**
- * Opaque: a node's certificate and settings
+ * Opaque: a node's certificate and settings for one scheme
  */
-export interface NativeQuicIdentity {
+export interface NativeIdentity {
   readonly __identity?: never
 }
 
@@ -135,13 +135,13 @@ export interface NativePort {
   claim (host: string, port: number): void
   share (host: string, port: number, shared: boolean): void
   release (host: string, port: number): void
-  shield (identity: NativeQuicIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number): void
+  shield (identity: NativeIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number): void
   unshield (): void
   sendRaw (host: string, port: number, localHost: string | undefined, data: Uint8Array): void
   inject (host: string, port: number, data: Uint8Array): void
-  initiate (session: number, identity: NativeQuicIdentity, peer: NativePeer, maxFirstDatagram: number): Uint8Array[]
+  initiate (session: number, identity: NativeIdentity, peer: NativePeer, maxFirstDatagram: number): Uint8Array[]
   proceed (session: number, sendFirstFlight: boolean, early: Uint8Array[]): void
-  respond (session: number, identity: NativeQuicIdentity, peer: NativePeer, early: Uint8Array[]): void
+  respond (session: number, identity: NativeIdentity, peer: NativePeer, early: Uint8Array[]): void
   closeSession (session: number, code: number, orderly: boolean): void
   openStream (session: number, token: number): void
   cancelOpen (session: number, token: number): void
@@ -168,5 +168,7 @@ export interface NativeEngine {
     bind (host: string, port: number, anyStranger: boolean, limits: NativeLimits, wake: () => void): NativePort
     detached (wake: () => void): NativePort
   }
-  NativeQuicIdentity: new (privateKey: Uint8Array, options: NativeQuicOptions) => NativeQuicIdentity
+  NativeIdentity: {
+    quic (privateKey: Uint8Array, options: NativeQuicOptions): NativeIdentity
+  }
 }

@@ -10,7 +10,7 @@ import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
 import { formatPacketAddress } from './index.ts'
 import type { EndpointShield, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
-import type { NativeLimits, NativePeer, NativeQuicIdentity } from '../engine/native.ts'
+import type { NativeLimits, NativePeer, NativeIdentity } from '../engine/native.ts'
 
 /**
  * What a path carries without knowing better: an Ethernet's 1,500 bytes less the headers of IP and UDP, less what tunnels
@@ -158,7 +158,7 @@ export class UdpEndpoint implements PacketEndpoint {
     const { addressValidator, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared } = shield
 
     try {
-      this.#port.commands.shield(addressValidator as NativeQuicIdentity, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared)
+      this.#port.commands.shield(addressValidator as NativeIdentity, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared)
     } catch (err: any) {
       throw new InvalidParametersError(`The shield of ${formatPacketAddress(this.localAddress)} needs the address validator of one of the engine's schemes: ${err.message}`)
     }

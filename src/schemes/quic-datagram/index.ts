@@ -2,18 +2,10 @@
  * QUIC v1 (RFC 9000, RFC 9001) with datagrams (RFC 9221), secured by the libp2p TLS specification, as the PSEC scheme
  * `/quic-datagram/1.0.0`. The protocol runs in the native engine; this folder is its face.
  */
-import { privateKeyToProtobuf } from '@libp2p/crypto/keys'
-import { InvalidParametersError } from '@libp2p/interface'
-import { loadEngine } from '../../engine/load.ts'
-import { detachedFlow } from './detached-flow.ts'
-import { QuicInitiation } from './initiation.ts'
+import { NativeScheme } from '../native/scheme.ts'
+import { nativeSettings } from '../native/settings.ts'
 import { QUIC_DATAGRAM } from './protocol.ts'
-import { QuicSession } from './session.ts'
-import type { NativeFlow } from '../../engine/flow.ts'
-import type { NativeQuicIdentity } from '../../engine/native.ts'
-import type { PacketSocket } from '../../sockets/index.ts'
-import type { InitiateOptions, Initiation, RespondOptions, SchemeContext, SecureSession, SecurityScheme } from '../index.ts'
-import type { ComponentLogger, Logger, PrivateKey } from '@libp2p/interface'
+import type { SecurityScheme } from '../index.ts'
 
 export interface QuicDatagramInit {
   /**
@@ -70,80 +62,17 @@ const DEFAULTS: Required<QuicDatagramInit> = {
   datagramSendBuffer: 256 * 1024
 }
 
-class QuicDatagram implements SecurityScheme {
-  readonly protocol = QUIC_DATAGRAM
-  readonly #init: Required<QuicDatagramInit>
-  readonly #identities = new WeakMap<PrivateKey, NativeQuicIdentity>()
-  readonly #logs = new WeakMap<ComponentLogger, Logger>()
-
-  constructor (init: QuicDatagramInit) {
-    this.#init = { ...DEFAULTS, ...withoutUndefined(init) }
-
-    for (const [name, value] of Object.entries(this.#init)) {
-      if (!Number.isInteger(value) || value < 0 || value > 0xffffffff) {
-        throw new InvalidParametersError(`quicDatagram: ${name} must be an integer from 0 to 4294967295, not ${value}`)
-      }
-    }
-  }
-
-  initiate (socket: PacketSocket, options: InitiateOptions): Initiation {
-    return new QuicInitiation(options.maxInitiationPacketSize, () => {
-      const identity = this.#identity(options)
-      const flow = flowOf(socket)
-
-      return { identity, flow, session: new QuicSession(flow, this.#log(options)) }
-    })
-  }
-
-  async respond (socket: PacketSocket, options: RespondOptions): Promise<SecureSession> {
-    options.signal?.throwIfAborted()
-    const identity = this.#identity(options)
-    const flow = flowOf(socket)
-    const session = new QuicSession(flow, this.#log(options))
-
-    return session.respond(identity, options)
-  }
-
-  addressValidator (context: SchemeContext): unknown {
-    return this.#identity(context)
-  }
-
-  #log ({ logger }: SchemeContext): Logger {
-    let log = this.#logs.get(logger)
-
-    if (log == null) {
-      log = logger.forComponent('libp2p:psec:quic-datagram')
-      this.#logs.set(logger, log)
-    }
-
-    return log
-  }
-
-  #identity (context: SchemeContext): NativeQuicIdentity {
-    let identity = this.#identities.get(context.privateKey)
-
-    if (identity == null) {
-      const { NativeQuicIdentity } = loadEngine()
-      identity = new NativeQuicIdentity(privateKeyToProtobuf(context.privateKey), this.#init)
-      this.#identities.set(context.privateKey, identity)
-    }
-
-    return identity
-  }
-}
-
 /**
  * The QUIC DATAGRAM scheme, for `psec({ schemes: [quicDatagram()] })`. Throws `InvalidParametersError`; where the native
  * engine is missing, its handshakes reject with `EngineUnavailableError`.
  */
 export function quicDatagram (init: QuicDatagramInit = {}): SecurityScheme {
-  return new QuicDatagram(init)
-}
+  const settings = nativeSettings('quicDatagram', init, DEFAULTS)
 
-function flowOf (socket: PacketSocket): NativeFlow {
-  return (socket.nativeFlow as NativeFlow | undefined) ?? detachedFlow(socket)
-}
-
-function withoutUndefined<T extends object> (object: T): T {
-  return Object.fromEntries(Object.entries(object).filter(([, value]) => value != null)) as T
+  return new NativeScheme({
+    protocol: QUIC_DATAGRAM,
+    component: 'quic-datagram',
+    identity: (engine, privateKey) => engine.NativeIdentity.quic(privateKey, settings),
+    validatesAddresses: true
+  })
 }

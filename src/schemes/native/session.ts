@@ -3,10 +3,9 @@ import * as Digest from 'multiformats/hashes/digest'
 import { raceSignal } from 'race-signal'
 import { DatagramTooLargeError, HandshakeFailedError, SessionClosedError, SessionFailedError } from '../../errors.ts'
 import { formatPacketAddress } from '../../sockets/index.ts'
-import { QUIC_DATAGRAM } from './protocol.ts'
-import { QuicStream } from './stream.ts'
+import { NativeStream } from './stream.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
-import type { CloseCause, NativeNotice, NativeQuicIdentity } from '../../engine/native.ts'
+import type { CloseCause, NativeNotice, NativeIdentity } from '../../engine/native.ts'
 import type { EnginePort, SessionEvents } from '../../engine/port.ts'
 import type { ChannelBinding, ProceedOptions, RespondOptions, SecureSession, SecureSessionHandler, SecureStream } from '../index.ts'
 import type { AbortOptions, Logger, PeerId } from '@libp2p/interface'
@@ -37,8 +36,11 @@ const CLOSE_MESSAGES: Record<CloseCause, string> = {
   failed: 'a rule of the protocol was broken'
 }
 
-export class QuicSession implements SecureSession, SessionEvents {
-  readonly protocol = QUIC_DATAGRAM
+/**
+ * A session that runs in the engine, whichever scheme it is of
+ */
+export class NativeSession implements SecureSession, SessionEvents {
+  readonly protocol: string
   readonly #log: Logger
   readonly #flow: NativeFlow
   readonly #port: EnginePort
@@ -46,9 +48,9 @@ export class QuicSession implements SecureSession, SessionEvents {
   readonly #remote: string
   readonly #secured = Promise.withResolvers<PeerId>()
   readonly #closed = Promise.withResolvers<void>()
-  readonly #streams = new Map<number, QuicStream>()
-  readonly #opening = new Map<number, PromiseWithResolvers<QuicStream>>()
-  readonly #heldStreams: QuicStream[] = []
+  readonly #streams = new Map<number, NativeStream>()
+  readonly #opening = new Map<number, PromiseWithResolvers<NativeStream>>()
+  readonly #heldStreams: NativeStream[] = []
   readonly #heldDatagrams: Uint8Array[] = []
   readonly #dropped = { sendQueueFull: 0, receiveQueueFull: 0, pathShrunk: 0 }
   #onSocketClose?: () => void
@@ -63,7 +65,8 @@ export class QuicSession implements SecureSession, SessionEvents {
   #unsentDatagrams = 0
   #datagramsBlocked = false
 
-  constructor (flow: NativeFlow, log: Logger) {
+  constructor (protocol: string, flow: NativeFlow, log: Logger) {
+    this.protocol = protocol
     this.#flow = flow
     this.#log = log
     this.#port = flow.port
@@ -76,7 +79,7 @@ export class QuicSession implements SecureSession, SessionEvents {
 
   get remotePeer (): PeerId {
     if (this.#remotePeer == null) {
-      throw new SessionClosedError('The QUIC handshake is not done: nobody is known to be there')
+      throw new SessionClosedError('The handshake is not done: nobody is known to be there')
     }
 
     return this.#remotePeer
@@ -105,13 +108,13 @@ export class QuicSession implements SecureSession, SessionEvents {
   /**
    * Become the initiator, as far as that goes without sending. Returns the first flight.
    */
-  initiate (identity: NativeQuicIdentity, maxInitiationPacketSize: number): Uint8Array[] {
+  initiate (identity: NativeIdentity, maxInitiationPacketSize: number): Uint8Array[] {
     try {
       return this.#port.commands.initiate(this.#id, identity, this.#flow.peer(), Math.max(0, maxInitiationPacketSize))
     } catch (err: any) {
       this.#status = 'closed'
       this.#letGo()
-      throw new HandshakeFailedError(`The QUIC handshake with ${this.#remote} could not be begun: ${err.message}`, { cause: err })
+      throw new HandshakeFailedError(`The ${this.protocol} handshake with ${this.#remote} could not be begun: ${err.message}`, { cause: err })
     }
   }
 
@@ -123,7 +126,7 @@ export class QuicSession implements SecureSession, SessionEvents {
     return this.#handshake(options)
   }
 
-  async respond (identity: NativeQuicIdentity, options: RespondOptions): Promise<SecureSession> {
+  async respond (identity: NativeIdentity, options: RespondOptions): Promise<SecureSession> {
     this.#handOver()
     this.#port.commands.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams)
     this.#port.flushSoon()
@@ -165,7 +168,7 @@ export class QuicSession implements SecureSession, SessionEvents {
     this.#assertOpen()
 
     const token = this.#lastToken = (this.#lastToken + 1) % 0x100000000
-    const opening = Promise.withResolvers<QuicStream>()
+    const opening = Promise.withResolvers<NativeStream>()
     this.#opening.set(token, opening)
     this.#port.commands.openStream(this.#id, token)
 
@@ -346,8 +349,8 @@ export class QuicSession implements SecureSession, SessionEvents {
     }
   }
 
-  #addStream (id: number, direction: 'inbound' | 'outbound'): QuicStream {
-    const stream = new QuicStream(this.#port, this.#id, id, direction, () => {
+  #addStream (id: number, direction: 'inbound' | 'outbound'): NativeStream {
+    const stream = new NativeStream(this.#port, this.#id, id, direction, () => {
       this.#streams.delete(id)
     })
     this.#streams.set(id, stream)
@@ -369,7 +372,7 @@ export class QuicSession implements SecureSession, SessionEvents {
     const text = `${CLOSE_MESSAGES[cause]}${message === '' ? '' : ` (${message})`}`
 
     if (this.#remotePeer == null) {
-      return new HandshakeFailedError(`The QUIC handshake with ${this.#remote} failed: ${text}`)
+      return new HandshakeFailedError(`The ${this.protocol} handshake with ${this.#remote} failed: ${text}`)
     }
 
     return cause === 'remote' || (cause === 'local' && this.#status !== 'open') ? undefined : new SessionFailedError(`The session with ${this.#remote} failed: ${text}`)

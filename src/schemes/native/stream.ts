@@ -19,13 +19,13 @@ const CONSUMED_STEP = 128 * 1024
  */
 const MAX_BUFFERS = 4
 
-export class QuicStream implements SecureStream {
+export class NativeStream implements SecureStream {
   readonly id: number
   readonly direction: 'inbound' | 'outbound'
 
   readonly #port: EnginePort
   readonly #session: number
-  readonly #onOver: (stream: QuicStream) => void
+  readonly #onOver: (stream: NativeStream) => void
   #handler?: SecureStreamHandler
 
   /**
@@ -41,7 +41,7 @@ export class QuicStream implements SecureStream {
   #stopped = false
   #reset = false
 
-  constructor (port: EnginePort, session: number, id: number, direction: 'inbound' | 'outbound', onOver: (stream: QuicStream) => void) {
+  constructor (port: EnginePort, session: number, id: number, direction: 'inbound' | 'outbound', onOver: (stream: NativeStream) => void) {
     this.#port = port
     this.#session = session
     this.#onOver = onOver
@@ -102,7 +102,7 @@ export class QuicStream implements SecureStream {
     this.#readOver = true
     this.#port.commands.stop(this.#session, this.id)
 
-    // The remote's end is of no consequence any more, and QUIC does not tell it of a stream that was stopped.
+    // The remote's end is of no consequence any more, and the engine does not tell of that of a stream that was stopped.
     queueMicrotask(() => {
       this.#deliver(handler => { handler.onRemoteCloseWrite() })
       this.#endIfOver()

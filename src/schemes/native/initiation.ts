@@ -1,18 +1,18 @@
 import { HandshakeFailedError } from '../../errors.ts'
-import type { QuicSession } from './session.ts'
+import type { NativeSession } from './session.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
-import type { NativeQuicIdentity } from '../../engine/native.ts'
+import type { NativeIdentity } from '../../engine/native.ts'
 import type { Initiation, ProceedOptions, SecureSession } from '../index.ts'
 
 interface Parts {
-  identity: NativeQuicIdentity
+  identity: NativeIdentity
   flow: NativeFlow
-  session: QuicSession
+  session: NativeSession
 }
 
-export class QuicInitiation implements Initiation {
+export class NativeInitiation implements Initiation {
   readonly firstFlight: Promise<Uint8Array[]>
-  readonly #session?: QuicSession
+  readonly #session?: NativeSession
 
   /**
    * `prepare` may throw: the first flight then rejects with what it threw
@@ -36,7 +36,7 @@ export class QuicInitiation implements Initiation {
     if (this.#session == null) {
       // Why not
       await this.firstFlight
-      throw new HandshakeFailedError('The QUIC handshake could not be begun')
+      throw new HandshakeFailedError('The handshake could not be begun')
     }
 
     return this.#session.proceed(options)
