@@ -106,11 +106,11 @@ describe('psec command', () => {
       })
     }
 
-    it('says that a scheme is not in this version', async () => {
-      const command = await run('listen', '--schemes', 'quic-datagram,dtls')
+    it('says that a scheme is not in this version, and which are', async () => {
+      const command = await run('listen', '--schemes', 'quic-datagram,noise')
 
       expect(command.status).to.equal(2)
-      expect(command.stderr).to.include('"dtls" is not in this version')
+      expect(command.stderr).to.include('"noise" is not in this version').and.include('quic-datagram, dtls')
     })
 
     it('explains itself', async () => {
