@@ -393,7 +393,7 @@ describe('strangers who have to prove their address', () => {
     it('reach JavaScript as often as was said if only that can answer them', async () => {
       const bob = await createTarget({ validationThreshold: 0, maxUnpreparedInbound: 0 })
       await proposeFrom(bob, '127.0.5.1', ['/unknown/1.0.0', QUIC_DATAGRAM])
-      await eventually(() => stats(bob).turnedAway === 1)
+      await eventually(() => stats(bob).turnedAwayUnprepared === 1)
 
       expect(pending(bob)).to.equal(0)
     })
@@ -403,7 +403,7 @@ describe('strangers who have to prove their address', () => {
       await proposeFrom(bob, '127.0.5.1')
       await eventually(() => stats(bob).shieldedProposals === 1)
       await proposeFrom(bob, '127.0.5.2')
-      await eventually(() => stats(bob).turnedAway === 1)
+      await eventually(() => stats(bob).turnedAwayPrefix === 1)
 
       expect(stats(bob)).to.have.property('shieldedProposals', 1)
     })
@@ -414,7 +414,7 @@ describe('strangers who have to prove their address', () => {
       await Promise.all([1, 2].map(async i => proposeFrom(bob, `127.0.5.${i}`)))
       await eventually(() => stats(bob).shieldedProposals === 2)
       const third = await proposeFrom(bob, '127.0.5.3')
-      await eventually(() => stats(bob).turnedAway === 1)
+      await eventually(() => stats(bob).turnedAwayPrefix === 1)
       const elsewhere = await proposeFrom(bob, '127.0.6.3')
       await eventually(() => elsewhere.answers.length === 1)
       expect(third.answers).to.be.empty()
@@ -455,8 +455,8 @@ describe('strangers who have to prove their address', () => {
         stranger.send(bob, invalid)
       }
 
-      await eventually(() => stats(bob).turnedAway + dropped(bob, 'invalid') === 400)
-      expect(stats(bob).turnedAway).to.be.above(0)
+      await eventually(() => stats(bob).turnedAwayUnprepared + dropped(bob, 'invalid') === 400)
+      expect(stats(bob).turnedAwayUnprepared).to.be.above(0)
       expect(dropped(bob, 'invalid')).to.be.above(0)
     })
 

@@ -101,8 +101,10 @@ pub struct Counters {
     pub unroutable: u64,
     /// Proposals that the shield answered
     pub shielded: u64,
-    /// Proposals that the shield turned away: too many of a part of the network, or that only JavaScript could answer
-    pub turned_away: u64,
+    /// Proposals that the shield turned away: too many of a part of the network
+    pub turned_away_prefix: u64,
+    /// Too many that only JavaScript could answer
+    pub turned_away_unprepared: u64,
     /// Strangers that were told to prove their address
     pub challenged: u64,
     /// Strangers that did
@@ -522,7 +524,8 @@ impl Core {
                 self.remember_stranger(origin.remote);
                 self.surface(origin, &data);
             }
-            Verdict::Unprepared | Verdict::Quota => self.counters.turned_away += 1,
+            Verdict::Unprepared => self.counters.turned_away_unprepared += 1,
+            Verdict::Quota => self.counters.turned_away_prefix += 1,
         }
     }
 

@@ -60,7 +60,8 @@ pub struct Stats {
     pub raw_overflow: AtomicU64,
     pub unroutable: AtomicU64,
     pub shielded: AtomicU64,
-    pub turned_away: AtomicU64,
+    pub turned_away_prefix: AtomicU64,
+    pub turned_away_unprepared: AtomicU64,
     pub challenged: AtomicU64,
     pub validated: AtomicU64,
     pub unproposed: AtomicU64,
@@ -331,8 +332,10 @@ impl Stats {
         self.unroutable
             .store(counters.unroutable, Ordering::Relaxed);
         self.shielded.store(counters.shielded, Ordering::Relaxed);
-        self.turned_away
-            .store(counters.turned_away, Ordering::Relaxed);
+        self.turned_away_prefix
+            .store(counters.turned_away_prefix, Ordering::Relaxed);
+        self.turned_away_unprepared
+            .store(counters.turned_away_unprepared, Ordering::Relaxed);
         self.challenged
             .store(counters.challenged, Ordering::Relaxed);
         self.validated.store(counters.validated, Ordering::Relaxed);

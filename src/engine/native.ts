@@ -82,9 +82,14 @@ export interface NativeStats {
   shielded: number
 
   /**
-   * Proposals that the shield turned away: too many of a part of the network, or that only JavaScript could answer
+   * Proposals that the shield turned away: too many of a part of the network
    */
-  turnedAway: number
+  turnedAwayPrefix: number
+
+  /**
+   * Proposals that the shield turned away: too many that only JavaScript could answer
+   */
+  turnedAwayUnprepared: number
 
   /**
    * Strangers that were told to prove their address

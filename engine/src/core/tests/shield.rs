@@ -222,6 +222,22 @@ fn a_proof_that_comes_too_late_is_counted() {
 }
 
 #[test]
+fn proposals_that_are_turned_away_are_counted_by_reason() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    for number in 0..102u8 {
+        let remote = SocketAddr::from(([10, 1, 1, number], 9));
+        net.b.hear(net.now, remote, BARE);
+    }
+    let remote: SocketAddr = A.into();
+    for _ in 0..16 + 3 {
+        net.b.hear(net.now, remote, b"\x00\x01\x07\x01\x02/z");
+    }
+    assert_eq!(net.b.core.counters.turned_away_prefix, 2);
+    assert_eq!(net.b.core.counters.turned_away_unprepared, 3);
+}
+
+#[test]
 fn answers_that_find_no_room_are_counted() {
     let mut net = Net::new();
     shield_b(&mut net);
