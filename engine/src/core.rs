@@ -17,7 +17,7 @@ use quinn_proto::{
 };
 
 use crate::command::{Command, Peer};
-use crate::events::{Events, MAX_WAITING_BYTES};
+use crate::events::Events;
 use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
 use crate::session::{Session, Terms};
@@ -32,20 +32,28 @@ const MAX_STRANGERS: usize = 1024;
 
 /// Datagrams of such a stranger that are passed on before JavaScript claims the flow; likewise of a remote with a session that
 /// proposes afresh.
-const STRANGER_DATAGRAMS: u8 = 8;
+const STRANGER_DATAGRAMS: u32 = 8;
 
 /// Answers of QUIC itself (version negotiation, stateless reset) and first flights that wait to be sent.
 const MAX_RESPONSES: usize = 1024;
 
-/// What a port keeps for remotes without a session; JavaScript decides.
+/// While this many bytes wait for JavaScript, nothing more is taken from the sessions: flow control then holds streams back
+/// at the sender, and the bounded receive queue drops datagrams.
+const MAX_WAITING_BYTES: usize = 2 * 1024 * 1024;
+
+/// What a port keeps for its remotes; JavaScript decides.
 #[derive(Clone, Copy)]
 pub struct Limits {
     /// See [`MAX_WAITING_RAW`]
     pub waiting: usize,
     /// See [`MAX_STRANGERS`]
     pub strangers: usize,
+    /// See [`STRANGER_DATAGRAMS`]
+    pub stranger_datagrams: u32,
     /// See [`MAX_RESPONSES`]
     pub responses: usize,
+    /// See [`MAX_WAITING_BYTES`]
+    pub waiting_bytes: usize,
 }
 
 impl Default for Limits {
@@ -53,7 +61,9 @@ impl Default for Limits {
         Self {
             waiting: MAX_WAITING_RAW,
             strangers: MAX_STRANGERS,
+            stranger_datagrams: STRANGER_DATAGRAMS,
             responses: MAX_RESPONSES,
+            waiting_bytes: MAX_WAITING_BYTES,
         }
     }
 }
@@ -68,7 +78,7 @@ struct Flow {
     /// replace it).
     shared: bool,
     /// How much of what no session takes is passed on, since it may be the rest of a first flight.
-    heel: u8,
+    heel: u32,
     /// Responders that wait for the initiator's first packet, which goes to the first of them.
     expecting: VecDeque<Expected>,
     sessions: usize,
@@ -119,7 +129,7 @@ pub struct Core {
     endpoint: Endpoint,
     flows: HashMap<SocketAddr, Flow>,
     /// How many more datagrams of them are passed on; oldest first.
-    strangers: LinkedHashMap<SocketAddr, u8>,
+    strangers: LinkedHashMap<SocketAddr, u32>,
     any_stranger: bool,
     limits: Limits,
     shield: Shield,
@@ -171,14 +181,13 @@ impl Core {
     pub fn set_waiting(&mut self, bytes: usize, raw: usize) {
         self.waiting_bytes = bytes;
         self.waiting_raw = raw;
-        if self.starved.is_empty() || bytes + self.events.bytes() >= MAX_WAITING_BYTES {
+        let max = self.limits.waiting_bytes;
+        if self.starved.is_empty() || bytes + self.events.bytes() >= max {
             return;
         }
         for id in std::mem::take(&mut self.starved) {
             if let Some((session, _)) = self.sessions.get_mut(&id) {
-                session.resume(&mut self.events, |out| {
-                    bytes + out.bytes() >= MAX_WAITING_BYTES
-                });
+                session.resume(&mut self.events, |out| bytes + out.bytes() >= max);
                 self.touch(id);
             }
         }
@@ -305,7 +314,7 @@ impl Core {
             }
             Some(flow) if flow.claimed => {
                 if flow.handed_over && first == 0 {
-                    flow.heel = STRANGER_DATAGRAMS;
+                    flow.heel = self.limits.stranger_datagrams;
                 }
                 // The responder's answer may overtake its accept: the handshake goes on while JavaScript reads that.
                 let is_taken = flow.prepared.is_some()
@@ -383,11 +392,11 @@ impl Core {
 
     /// Take the sessions' events, before anything is sent.
     pub fn process(&mut self, now: Instant) {
-        let waiting = self.waiting_bytes;
+        let (waiting, max) = (self.waiting_bytes, self.limits.waiting_bytes);
         for id in &self.ready {
             if let Some((session, _)) = self.sessions.get_mut(id) {
                 session.process(now, &mut self.endpoint, &mut self.events, |out| {
-                    waiting + out.bytes() >= MAX_WAITING_BYTES
+                    waiting + out.bytes() >= max
                 });
             }
         }
@@ -416,9 +425,9 @@ impl Core {
                 self.is_ready.remove(&id);
                 continue;
             };
-            let waiting = self.waiting_bytes;
+            let (waiting, max) = (self.waiting_bytes, self.limits.waiting_bytes);
             session.process(now, &mut self.endpoint, &mut self.events, |out| {
-                waiting + out.bytes() >= MAX_WAITING_BYTES
+                waiting + out.bytes() >= max
             });
             if let Some(transmit) = session.poll_transmit(now, max_datagrams, buf) {
                 self.ready.push_back(id);
@@ -440,7 +449,7 @@ impl Core {
     }
 
     fn is_full(&self) -> bool {
-        self.waiting_bytes + self.events.bytes() >= MAX_WAITING_BYTES
+        self.waiting_bytes + self.events.bytes() >= self.limits.waiting_bytes
     }
 
     fn touch(&mut self, id: u32) {
@@ -473,7 +482,8 @@ impl Core {
     }
 
     fn remember_stranger(&mut self, remote: SocketAddr) {
-        self.strangers.insert(remote, STRANGER_DATAGRAMS);
+        self.strangers
+            .insert(remote, self.limits.stranger_datagrams);
         if self.strangers.len() > self.limits.strangers {
             self.strangers.pop_front();
         }

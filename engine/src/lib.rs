@@ -140,12 +140,15 @@ pub struct NativeAnswer {
     pub response: Buffer,
 }
 
-/// What a port keeps for remotes without a session, see `UdpInit` in `src/sockets/udp.ts`.
+/// What a port keeps for its remotes, see `UdpInit` in `src/sockets/udp.ts`.
 #[napi(object)]
 pub struct NativeLimits {
     pub waiting: u32,
     pub strangers: u32,
+    pub stranger_datagrams: u32,
     pub responses: u32,
+    pub waiting_bytes: u32,
+    pub socket_buffer: u32,
 }
 
 impl From<NativeLimits> for Limits {
@@ -153,7 +156,9 @@ impl From<NativeLimits> for Limits {
         Self {
             waiting: limits.waiting as usize,
             strangers: limits.strangers as usize,
+            stranger_datagrams: limits.stranger_datagrams,
             responses: limits.responses as usize,
+            waiting_bytes: limits.waiting_bytes as usize,
         }
     }
 }
@@ -176,8 +181,8 @@ impl NativePort {
         limits: NativeLimits,
         wake: Function<(), ()>,
     ) -> Result<Self> {
-        let address = address(&host, port)?;
-        Self::open(Some(address), any_stranger, limits.into(), &wake)
+        let bound = (address(&host, port)?, limits.socket_buffer as usize);
+        Self::open(Some(bound), any_stranger, limits.into(), &wake)
     }
 
     /// Open a port whose datagrams JavaScript carries, by `inject` and `transmit` notices.
@@ -187,7 +192,7 @@ impl NativePort {
     }
 
     fn open(
-        address: Option<SocketAddr>,
+        address: Option<(SocketAddr, usize)>,
         any_stranger: bool,
         limits: Limits,
         wake: &Function<(), ()>,

@@ -125,7 +125,18 @@ export interface NativeStats {
 export interface NativeLimits {
   waiting: number
   strangers: number
+  strangerDatagrams: number
   responses: number
+
+  /**
+   * In bytes
+   */
+  waitingBytes: number
+
+  /**
+   * In bytes, each way
+   */
+  socketBuffer: number
 }
 
 export interface NativeAnswer {

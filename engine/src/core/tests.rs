@@ -592,6 +592,17 @@ fn what_follows_on_the_heels_of_a_renewed_proposal_surfaces_and_the_sessions_pac
 }
 
 #[test]
+fn as_many_datagrams_of_a_stranger_follow_its_proposal_as_was_said() {
+    let mut net = Net::new();
+    net.b.core.limits.stranger_datagrams = 2;
+    assert_eq!(receive_at_b(&mut net, &[0, 5]), 1);
+    for surfaced in [1, 1, 0] {
+        assert_eq!(receive_at_b(&mut net, &[200; 1200]), surfaced);
+    }
+    assert_eq!(net.b.core.counters.strangers, 1);
+}
+
+#[test]
 fn a_flow_that_javascript_shares_surfaces_what_no_session_takes() {
     let mut net = Net::new();
     let claim = Command::Claim { remote: A.into() };
@@ -728,6 +739,23 @@ fn a_reader_that_takes_nothing_holds_the_writer_back() {
         net.b.stream_bytes(stream).len(),
         crate::session::STREAM_CREDIT + 1000
     );
+}
+
+#[test]
+fn nothing_more_is_taken_from_the_sessions_while_as_much_as_was_said_waits_for_javascript() {
+    let mut net = Net::new();
+    net.secure();
+    let stream = open_stream(&mut net);
+    net.b.core.limits.waiting_bytes = 1000;
+    net.b.core.set_waiting(1000, 0);
+    write(&mut net, stream, b"hello");
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.stream_bytes(stream), b"");
+    assert!(net.b.core.is_starved());
+
+    net.b.core.set_waiting(999, 0);
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.stream_bytes(stream), b"hello");
 }
 
 #[test]
