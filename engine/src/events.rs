@@ -45,6 +45,8 @@ pub enum Kind {
     Path = 10,
     /// a = index into `notices`
     Notice = 11,
+    /// Datagrams came and were dropped, because too many waited to be taken: a = how many
+    DatagramsDropped = 12,
 }
 
 #[derive(Default)]

@@ -94,6 +94,8 @@ pub struct Session {
     streams: HashMap<StreamId, Stream>,
     opening: VecDeque<u32>,
     datagrams: VecDeque<Bytes>,
+    /// How many datagrams that came were taken from the connection, or are known to have been dropped there.
+    datagrams_seen: u64,
     /// Streams with something to read that JavaScript had no room for, and whether datagrams wait, too.
     starved_streams: HashSet<StreamId>,
     starved_datagrams: bool,
@@ -118,6 +120,7 @@ impl Session {
             streams: HashMap::new(),
             opening: VecDeque::new(),
             datagrams: VecDeque::new(),
+            datagrams_seen: 0,
             starved_streams: HashSet::new(),
             starved_datagrams: false,
             datagram_space: 0,
@@ -366,6 +369,10 @@ impl Session {
             reason => (CloseCause::Failed, reason.to_string()),
         };
         self.read_all(out);
+        if !matches!(self.state, State::Closed) {
+            // Those that wait still will not be taken any more.
+            self.tell_dropped_datagrams(out);
+        }
         self.tell_closed(cause, message, out);
     }
 
@@ -585,9 +592,21 @@ impl Session {
                 return;
             }
             let Some(payload) = self.connection.datagrams().recv() else {
+                self.tell_dropped_datagrams(out);
                 return;
             };
+            self.datagrams_seen += 1;
             out.push_datagram(self.id, &payload);
+        }
+    }
+
+    /// What has come and was not taken, nor waits any more, quinn has dropped: the oldest for the newest.
+    fn tell_dropped_datagrams(&mut self, out: &mut Events) {
+        let came = self.connection.stats().frame_rx.datagram;
+        let dropped = came.saturating_sub(self.datagrams_seen);
+        if dropped > 0 {
+            self.datagrams_seen = came;
+            out.push(Kind::DatagramsDropped, self.id, dropped, 0);
         }
     }
 

@@ -758,6 +758,60 @@ fn nothing_more_is_taken_from_the_sessions_while_as_much_as_was_said_waits_for_j
     assert_eq!(net.b.stream_bytes(stream), b"hello");
 }
 
+/// A sends so many datagrams one after another while JavaScript at B takes none.
+fn send_datagrams_to_busy_b(net: &mut Net, count: u64) {
+    net.b.core.set_waiting(MAX_WAITING_BYTES, 0);
+    for _ in 0..count {
+        let command = Command::Datagram {
+            session: 1,
+            payload: vec![7; 1000].into(),
+        };
+        net.a.core.handle_command(net.now, command);
+        net.run(Duration::from_millis(100));
+    }
+    assert_eq!(net.b.records(Kind::Datagram).len(), 0);
+}
+
+#[test]
+fn datagrams_that_nobody_took_in_time_are_counted_when_the_newest_are_taken() {
+    let mut net = Net::new();
+    net.secure();
+    send_datagrams_to_busy_b(&mut net, 100);
+    assert_eq!(net.b.records(Kind::DatagramsDropped).len(), 0);
+    net.b.core.set_waiting(0, 0);
+    net.run(Duration::from_secs(1));
+    let taken = net.b.records(Kind::Datagram).len() as u64;
+    assert!((1..100).contains(&taken));
+    assert_eq!(net.b.records(Kind::DatagramsDropped), [[100 - taken, 0, 0]]);
+}
+
+#[test]
+fn datagrams_that_nobody_took_before_the_session_ended_are_counted() {
+    let mut net = Net::new();
+    net.secure();
+    send_datagrams_to_busy_b(&mut net, 3);
+    net.a.close(net.now, 1, 0, false);
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.closed(), Some(CloseCause::Remote));
+    assert_eq!(net.b.records(Kind::DatagramsDropped), [[3, 0, 0]]);
+}
+
+#[test]
+fn no_datagram_is_counted_as_dropped_that_was_taken() {
+    let mut net = Net::new();
+    net.secure();
+    for _ in 0..3 {
+        let command = Command::Datagram {
+            session: 1,
+            payload: vec![7; 1000].into(),
+        };
+        net.a.core.handle_command(net.now, command);
+        net.run(Duration::from_millis(100));
+    }
+    assert_eq!(net.b.records(Kind::Datagram).len(), 3);
+    assert_eq!(net.b.records(Kind::DatagramsDropped).len(), 0);
+}
+
 #[test]
 fn streams_wait_while_the_remote_allows_no_more() {
     let mut net = Net::new();

@@ -320,6 +320,10 @@ export class NativeSession implements SecureSession, SessionEvents {
     }
   }
 
+  onDatagramsDropped (count: number): void {
+    this.#dropped.receiveQueueFull += count
+  }
+
   onPath (maxDatagramSize: number, rttMicros: number): void {
     this.#maxDatagramSize = maxDatagramSize
     this.#rtt = rttMicros / 1000
