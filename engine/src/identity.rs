@@ -25,6 +25,8 @@ pub struct QuicSettings {
     pub send_window: u32,
     pub datagram_receive_buffer: usize,
     pub datagram_send_buffer: usize,
+    /// How many bytes of one stream may be under way to JavaScript, or wait there.
+    pub stream_receive_queue: usize,
 }
 
 /// Everything a QUIC session is made from, on either side.
@@ -58,6 +60,10 @@ impl QuicIdentity {
             verifier: tls.verifier,
             public_key_info: tls.public_key_info,
         })
+    }
+
+    pub fn stream_receive_queue(&self) -> usize {
+        self.settings.stream_receive_queue
     }
 
     /// The public key of the certificate that this side shows, as DER of SubjectPublicKeyInfo.

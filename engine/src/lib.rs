@@ -50,6 +50,7 @@ pub struct QuicOptions {
     pub send_window: u32,
     pub datagram_receive_buffer: u32,
     pub datagram_send_buffer: u32,
+    pub stream_receive_queue: u32,
 }
 
 /// A node's certificate and settings for one scheme.
@@ -69,6 +70,8 @@ impl NativeIdentity {
             send_window: options.send_window,
             datagram_receive_buffer: options.datagram_receive_buffer as usize,
             datagram_send_buffer: options.datagram_send_buffer as usize,
+            // With none, no stream would ever be read.
+            stream_receive_queue: options.stream_receive_queue.max(1) as usize,
         };
         QuicIdentity::new(&private_key, settings)
             .map(|identity| Self(Arc::new(identity)))

@@ -20,9 +20,6 @@ use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
 use crate::tls::public_key_info;
 
-/// How many bytes of one stream may be under way to JavaScript, or wait there.
-pub const STREAM_CREDIT: usize = 512 * 1024;
-
 /// How often a changed round trip time is worth telling.
 const PATH_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -43,9 +40,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn new() -> Self {
+    fn new(credit: usize) -> Self {
         Self {
-            credit: STREAM_CREDIT,
+            credit,
             unsent: VecDeque::new(),
             finishing: false,
             send_over: false,
@@ -248,10 +245,11 @@ impl Session {
     }
 
     pub fn consumed(&mut self, stream: u64, bytes: usize, out: &mut Events, full: bool) {
+        let max_credit = self.max_credit();
         let Some((id, entry)) = find(&mut self.streams, stream) else {
             return;
         };
-        entry.credit = (entry.credit + bytes).min(STREAM_CREDIT);
+        entry.credit = (entry.credit + bytes).min(max_credit);
         self.read(id, out, full);
     }
 
@@ -280,6 +278,10 @@ impl Session {
             let full = full(out);
             self.read(id, out, full);
         }
+    }
+
+    fn max_credit(&self) -> usize {
+        self.terms.identity.stream_receive_queue()
     }
 
     pub fn is_starved(&self) -> bool {
@@ -451,7 +453,7 @@ impl Session {
         match event {
             StreamEvent::Opened { .. } => {
                 while let Some(id) = self.connection.streams().accept(Dir::Bi) {
-                    self.streams.insert(id, Stream::new());
+                    self.streams.insert(id, Stream::new(self.max_credit()));
                     out.push(Kind::StreamOpened, self.id, id.into(), 0);
                     let full = full(out);
                     self.read(id, out, full);
@@ -479,7 +481,7 @@ impl Session {
                 return;
             };
             self.opening.pop_front();
-            self.streams.insert(id, Stream::new());
+            self.streams.insert(id, Stream::new(self.max_credit()));
             out.push(Kind::StreamReady, self.id, id.into(), token.into());
         }
     }

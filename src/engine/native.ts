@@ -11,6 +11,7 @@ export interface NativeQuicOptions {
   sendWindow: number
   datagramReceiveBuffer: number
   datagramSendBuffer: number
+  streamReceiveQueue: number
 }
 
 export interface NativePeer {

@@ -55,6 +55,7 @@ fn create_identity() -> (Arc<QuicIdentity>, Vec<u8>) {
         send_window: 1 << 17,
         datagram_receive_buffer: 1 << 14,
         datagram_send_buffer: 1 << 14,
+        stream_receive_queue: 512 * 1024,
     };
     let key = keypair.to_protobuf_encoding().unwrap();
     let identity = QuicIdentity::new(&key, settings).unwrap();

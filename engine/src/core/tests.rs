@@ -34,6 +34,7 @@ impl End {
             send_window: 1 << 22,
             datagram_receive_buffer: 1 << 16,
             datagram_send_buffer: 1 << 16,
+            stream_receive_queue: 512 * 1024,
         };
         let key = keypair.to_protobuf_encoding().unwrap();
         Self {
@@ -723,10 +724,8 @@ fn a_reader_that_takes_nothing_holds_the_writer_back() {
     let data = vec![5; 8 << 20];
     write(&mut net, stream, &data);
     net.run(Duration::from_secs(20));
-    assert_eq!(
-        net.b.stream_bytes(stream).len(),
-        crate::session::STREAM_CREDIT
-    );
+    let queue = net.b.identity.stream_receive_queue();
+    assert_eq!(net.b.stream_bytes(stream).len(), queue);
 
     let command = Command::Consumed {
         session: 9,
@@ -735,10 +734,7 @@ fn a_reader_that_takes_nothing_holds_the_writer_back() {
     };
     net.b.core.handle_command(net.now, command);
     net.run(Duration::from_secs(1));
-    assert_eq!(
-        net.b.stream_bytes(stream).len(),
-        crate::session::STREAM_CREDIT + 1000
-    );
+    assert_eq!(net.b.stream_bytes(stream).len(), queue + 1000);
 }
 
 #[test]
