@@ -232,12 +232,11 @@ impl Core {
             }
             Command::Release { remote } => self.release(remote),
             Command::Shield(policy) => {
-                let policy = policy.map(|(identity, policy)| {
-                    self.endpoint
-                        .set_server_config(Some(identity.validating_config()));
-                    policy
-                });
+                let (identity, policy) = policy.unzip();
                 self.shield.set(policy);
+                if let Some(identity) = identity {
+                    self.expect_first_packets(&identity);
+                }
             }
             Command::Proceed {
                 session,
@@ -782,8 +781,7 @@ impl Core {
         let config = terms
             .identity
             .server_config(peer.max_udp_payload, &terms.goodbye);
-        // quinn wants one to look at first packets at all; which one a session gets is said when it is accepted.
-        self.endpoint.set_server_config(Some(config.clone()));
+        self.expect_first_packets(&terms.identity);
         let expected = Expected {
             session: id,
             config,
@@ -799,6 +797,12 @@ impl Core {
         {
             flow.expecting.rotate_left(1);
         }
+    }
+
+    /// quinn wants a configuration to look at first packets at all; which one a session gets is said when it is accepted.
+    fn expect_first_packets(&mut self, identity: &QuicIdentity) {
+        let config = identity.validating_config(self.shield.lifetime());
+        self.endpoint.set_server_config(Some(config));
     }
 
     fn hand_over(

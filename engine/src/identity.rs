@@ -88,9 +88,12 @@ impl QuicIdentity {
         Arc::new(config)
     }
 
-    /// For first packets that nobody expects yet. All configurations have the key of the proofs of address in common.
-    pub fn validating_config(&self) -> Arc<ServerConfig> {
-        Arc::new(self.server.clone())
+    /// For first packets that nobody expects yet. All configurations have the key of the proofs of address in common, and a proof is
+    /// valid for `lifetime`.
+    pub fn validating_config(&self, lifetime: Duration) -> Arc<ServerConfig> {
+        let mut config = self.server.clone();
+        config.retry_token_lifetime(lifetime);
+        Arc::new(config)
     }
 
     fn transport(&self, max_udp_payload: u16, goodbye: &Goodbye) -> Arc<TransportConfig> {

@@ -161,7 +161,8 @@ impl From<NativeLimits> for Limits {
             strangers: limits.strangers as usize,
             stranger_datagrams: limits.stranger_datagrams,
             responses: limits.responses as usize,
-            waiting_bytes: limits.waiting_bytes as usize,
+            // With none, no session would ever be heard.
+            waiting_bytes: limits.waiting_bytes.max(1) as usize,
         }
     }
 }
@@ -301,6 +302,7 @@ impl NativePort {
         max_proposals: u32,
         max_proposals_per_prefix: u32,
         max_unprepared: u32,
+        lifetime: u32,
     ) {
         let answers = answers
             .into_iter()
@@ -314,6 +316,7 @@ impl NativePort {
             max_proposals: max_proposals as usize,
             max_proposals_per_prefix: max_proposals_per_prefix as usize,
             max_unprepared,
+            lifetime: Duration::from_millis(lifetime.into()),
         };
         self.shared
             .command(Command::Shield(Some((identity.0.clone(), policy))));

@@ -152,7 +152,7 @@ export interface NativePort {
   claim (host: string, port: number): void
   share (host: string, port: number, shared: boolean): void
   release (host: string, port: number): void
-  shield (identity: NativeIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number): void
+  shield (identity: NativeIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number, lifetime: number): void
   unshield (): void
   sendRaw (host: string, port: number, localHost: string | undefined, data: Uint8Array): void
   inject (host: string, port: number, data: Uint8Array): void

@@ -178,10 +178,10 @@ export class UdpEndpoint implements PacketEndpoint {
       return
     }
 
-    const { addressValidator, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared } = shield
+    const { addressValidator, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared, lifetime } = shield
 
     try {
-      this.#port.commands.shield(addressValidator as NativeIdentity, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared)
+      this.#port.commands.shield(addressValidator as NativeIdentity, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared, lifetime)
     } catch (err: any) {
       throw new InvalidParametersError(`The shield of ${formatPacketAddress(this.localAddress)} needs the address validator of one of the engine's schemes: ${err.message}`)
     }

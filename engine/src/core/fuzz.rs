@@ -460,6 +460,7 @@ impl World {
             max_proposals: MAX_SHIELDED,
             max_proposals_per_prefix: 1,
             max_unprepared: 16,
+            lifetime: Duration::from_secs(15),
         };
         let end = &mut self.ends[at];
         let command = Command::Shield(up.then(|| (end.identity(), policy)));

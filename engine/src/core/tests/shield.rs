@@ -5,9 +5,14 @@ use crate::shield::{Answer, Policy};
 
 const OFFER: &[u8] = b"\x01\x02/q";
 const ACCEPT: &[u8] = b"\x01\x02/q";
+const LIFETIME: Duration = Duration::from_secs(15);
 const BARE: &[u8] = b"\x00\x01\x07\x01\x02/q";
 
 fn shield_b(net: &mut Net) {
+    shield_b_for(net, LIFETIME);
+}
+
+fn shield_b_for(net: &mut Net, lifetime: Duration) {
     let policy = Policy {
         answers: vec![Answer {
             offer: OFFER.into(),
@@ -16,6 +21,7 @@ fn shield_b(net: &mut Net) {
         max_proposals: 100,
         max_proposals_per_prefix: 100,
         max_unprepared: 16,
+        lifetime,
     };
     let command = Command::Shield(Some((net.b.identity.clone(), policy)));
     net.b.core.handle_command(net.now, command);
@@ -94,6 +100,18 @@ fn a_stranger_who_has_proved_its_address_gets_through() {
     net.run(Duration::from_secs(5));
     assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
     assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+}
+
+#[test]
+fn a_proof_is_valid_for_as_long_as_was_said() {
+    let mut net = Net::new();
+    shield_b_for(&mut net, Duration::ZERO);
+    propose(&mut net);
+    net.deliver_all();
+    net.proceed(false);
+    net.deliver_all();
+    assert!(net.b.core.counters.challenged > 0);
+    assert_eq!(net.b.core.counters.validated, 0);
 }
 
 #[test]
