@@ -59,6 +59,17 @@ struct Stream {
     /// Bytes that JavaScript takes before it has to say `Consumed`; below zero after a message that had more.
     credit: i64,
     unsent: VecDeque<Bytes>,
+    /// How many bytes have been sent, and how many may be in all: before the remote says, and if it never does, any number.
+    sent: u64,
+    limit: u64,
+    /// What came and was not passed on yet, and how much that is.
+    inbox: VecDeque<Bytes>,
+    inbox_size: usize,
+    /// What comes after it.
+    end: Option<Kind>,
+    /// How many bytes have been passed on, and how many the remote may send as far as it has been told.
+    delivered: u64,
+    told_limit: Option<u64>,
     finishing: bool,
     fin_sent: bool,
     send_over: bool,
@@ -72,6 +83,13 @@ impl Stream {
         Self {
             credit,
             unsent: VecDeque::new(),
+            sent: 0,
+            limit: u64::MAX,
+            inbox: VecDeque::new(),
+            inbox_size: 0,
+            end: None,
+            delivered: 0,
+            told_limit: None,
             finishing: false,
             fin_sent: false,
             send_over: false,
@@ -80,18 +98,33 @@ impl Stream {
         }
     }
 
-    /// Whether there is something to be written.
+    /// Whether there is something that may be written.
     fn is_sending(&self) -> bool {
-        !self.send_over && (!self.unsent.is_empty() || (self.finishing && !self.fin_sent))
+        let has_bytes = !self.unsent.is_empty() && self.sent < self.limit;
+        let has_end = self.unsent.is_empty() && self.finishing && !self.fin_sent;
+        !self.send_over && (has_bytes || has_end)
     }
 
-    /// The next bytes of the stream, as many as fit a message.
+    /// The next bytes of the stream, as many as fit a message, and the remote takes.
     fn take_unsent(&mut self) -> Option<Bytes> {
+        let most = MAX_PAYLOAD.min(usize::try_from(self.limit - self.sent).unwrap_or(MAX_PAYLOAD));
         let mut chunk = self.unsent.pop_front()?;
-        if chunk.len() > MAX_PAYLOAD {
-            self.unsent.push_front(chunk.split_off(MAX_PAYLOAD));
+        if chunk.len() > most {
+            self.unsent.push_front(chunk.split_off(most));
         }
+        self.sent += chunk.len() as u64;
         Some(chunk)
+    }
+
+    /// What the remote is to be told of how much it may send: at first when it sends so much that it matters, then when it
+    /// has used up half of that.
+    fn next_limit(&mut self, window: u64) -> Option<u64> {
+        let limit = self.delivered + window;
+        let is_due = match self.told_limit {
+            None => self.delivered + self.inbox_size as u64 >= window / 8,
+            Some(told) => limit - told >= window / 2,
+        };
+        is_due.then(|| *self.told_limit.insert(limit))
     }
 }
 
@@ -152,7 +185,11 @@ pub struct DtlsSession {
     writing: VecDeque<u16>,
     /// Streams with bytes that the remote has not acknowledged.
     unacknowledged: HashMap<u16, usize>,
+    /// Those that JavaScript had no room for, and those that wait in SCTP.
     starved_streams: HashSet<u16>,
+    unreceived: HashSet<u16>,
+    /// Bytes in all inboxes.
+    inbox_size: usize,
 
     datagrams: VecDeque<Bytes>,
     received: VecDeque<Bytes>,
@@ -230,6 +267,8 @@ impl DtlsSession {
             writing: VecDeque::new(),
             unacknowledged: HashMap::new(),
             starved_streams: HashSet::new(),
+            unreceived: HashSet::new(),
+            inbox_size: 0,
             datagrams: VecDeque::new(),
             received: VecDeque::new(),
             received_size: 0,
@@ -555,6 +594,8 @@ impl DtlsSession {
             self.reset_number(id);
             return;
         }
+        // Of a remote that uses a number again without having said that it may.
+        self.torn(id, out);
         self.streams.insert(id, Stream::new(self.max_credit()));
         out.push(Kind::StreamOpened, self.id, id.into(), 0);
         self.read(id, out, full);
@@ -639,7 +680,9 @@ impl DtlsSession {
             return written;
         };
         if !stream.unsent.is_empty() {
-            self.writing.push_back(id);
+            if stream.is_sending() {
+                self.writing.push_back(id);
+            }
         } else if stream.finishing && !stream.fin_sent {
             stream.fin_sent = true;
             self.write_message(id, &Message::of_flag(Flag::Fin));
@@ -688,23 +731,26 @@ impl DtlsSession {
         self.scratch = scratch;
     }
 
+    /// Take what has come on a stream, and pass on what JavaScript takes of it.
     fn read(&mut self, id: u16, out: &mut Events, full: bool) {
+        self.receive(id, out);
+        self.deliver(id, out, full);
+    }
+
+    /// Take messages from SCTP as long as there is room for them. Beyond that they fill its window, which all streams have in
+    /// common: it comes to that only with a remote that does not know of limits.
+    fn receive(&mut self, id: u16, out: &mut Events) {
+        let settings = &self.identity.settings;
+        let (window, all) = (settings.stream_receive_window, settings.receive_window);
         loop {
-            let Some(stream) = self.streams.get_mut(&id) else {
-                // It is over on this side: what still comes is nobody's, but must not fill the window.
-                while self.read_message(id).is_some() {}
+            // What comes on a stream that is over on this side is nobody's, but must not fill the window.
+            let size = self.streams.get(&id).map_or(0, |it| it.inbox_size);
+            if size >= window as usize || self.inbox_size >= all as usize {
+                self.unreceived.insert(id);
                 return;
-            };
-            if !stream.unwanted {
-                if full {
-                    self.starved_streams.insert(id);
-                    return;
-                }
-                if stream.credit <= 0 {
-                    return;
-                }
             }
-            let Some(data) = self.read_message(id) else {
+            let Some(data) = self.association.as_mut().and_then(|it| it.read(id)) else {
+                self.unreceived.remove(&id);
                 return;
             };
             let Some(message) = Message::decode(data) else {
@@ -716,27 +762,37 @@ impl DtlsSession {
         }
     }
 
-    fn read_message(&mut self, id: u16) -> Option<Bytes> {
-        self.association.as_mut()?.read(id)
-    }
-
     fn received_message(&mut self, id: u16, message: Message, out: &mut Events) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if let Some(limit) = message.stream_limit() {
+            // It is never taken back.
+            stream.limit = match stream.limit {
+                u64::MAX => limit.max(stream.sent),
+                known => known.max(limit),
+            };
+            self.begin_writing(id);
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         let flag = message.known_flag();
         let payload = message.into_payload();
-        if !payload.is_empty() && !stream.receive_over && !stream.unwanted {
-            stream.credit -= payload.len() as i64;
-            out.push_stream_data(self.id, id.into(), &payload);
+        if !payload.is_empty() && stream.end.is_none() && !stream.unwanted {
+            stream.inbox_size += payload.len();
+            self.inbox_size += payload.len();
+            stream.inbox.push_back(payload);
         }
         match flag {
             Some(Flag::Fin) => {
-                self.remote_ended(id, Kind::StreamFinished, out);
-                self.write_message(id, &Message::of_flag(Flag::FinAck));
+                stream.end.get_or_insert(Kind::StreamFinished);
             }
             Some(Flag::FinAck) => stream.send_over |= stream.fin_sent,
-            Some(Flag::Reset) => self.remote_ended(id, Kind::StreamReset, out),
+            Some(Flag::Reset) => {
+                stream.end = Some(Kind::StreamReset);
+                self.empty_inbox(id);
+            }
             Some(Flag::StopSending) if !stream.send_over => {
                 stream.send_over = true;
                 stream.unsent.clear();
@@ -748,21 +804,64 @@ impl DtlsSession {
         self.forget_if_over(id);
     }
 
-    /// The remote sends no more on a stream, in one way or the other.
-    fn remote_ended(&mut self, id: u16, kind: Kind, out: &mut Events) {
-        if let Some(stream) = self.streams.get_mut(&id).filter(|it| !it.receive_over) {
+    fn empty_inbox(&mut self, id: u16) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            self.inbox_size -= std::mem::take(&mut stream.inbox_size);
+            stream.inbox.clear();
+        }
+    }
+
+    /// Pass on what came, and behind it that nothing more will come.
+    fn deliver(&mut self, id: u16, out: &mut Events, full: bool) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if full && (!stream.inbox.is_empty() || stream.end.is_some()) {
+            self.starved_streams.insert(id);
+            return;
+        }
+        while stream.credit > 0
+            && let Some(payload) = stream.inbox.pop_front()
+        {
+            stream.inbox_size -= payload.len();
+            self.inbox_size -= payload.len();
+            stream.delivered += payload.len() as u64;
+            stream.credit -= payload.len() as i64;
+            out.push_stream_data(self.id, id.into(), &payload);
+        }
+        if stream.inbox.is_empty()
+            && let Some(end) = stream.end.filter(|_| !stream.receive_over)
+        {
             stream.receive_over = true;
             if !stream.unwanted {
-                out.push(kind, self.id, id.into(), 0);
+                out.push(end, self.id, id.into(), 0);
             }
+            // Only now: whoever has the acknowledgement may use the stream's number again.
+            if end == Kind::StreamFinished {
+                self.write_message(id, &Message::of_flag(Flag::FinAck));
+            }
+            self.forget_if_over(id);
+            return;
+        }
+        let window = self.identity.settings.stream_receive_window.into();
+        if stream.end.is_none()
+            && let Some(limit) = stream.next_limit(window)
+        {
+            self.write_message(id, &Message::of_limit(limit));
+        }
+    }
+
+    /// There may be room for what waits in SCTP.
+    fn receive_more(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
+        for id in std::mem::take(&mut self.unreceived) {
+            self.read(id, out, full(out));
         }
     }
 
     /// The remote made the stream's number free, or has agreed to that.
     fn torn(&mut self, id: u16, out: &mut Events) {
         self.unacknowledged.remove(&id);
-        self.starved_streams.remove(&id);
-        let Some(stream) = self.streams.remove(&id) else {
+        let Some(stream) = self.forget(id) else {
             return;
         };
         if !stream.receive_over && !stream.unwanted {
@@ -778,13 +877,18 @@ impl DtlsSession {
             .get(&id)
             .is_some_and(|stream| stream.send_over && stream.receive_over);
         if is_over {
-            self.streams.remove(&id);
-            self.starved_streams.remove(&id);
+            self.forget(id);
             // Who opened it makes its number free.
             if self.is_mine(id) {
                 self.reset_number(id);
             }
         }
+    }
+
+    fn forget(&mut self, id: u16) -> Option<Stream> {
+        self.empty_inbox(id);
+        self.starved_streams.remove(&id);
+        self.streams.remove(&id)
     }
 
     fn begin_writing(&mut self, id: u16) {
@@ -878,6 +982,8 @@ impl DtlsSession {
         self.association = None;
         self.streams.clear();
         self.starved_streams.clear();
+        self.unreceived.clear();
+        self.inbox_size = 0;
         self.opening.clear();
         self.datagrams.clear();
         self.received.clear();
@@ -893,6 +999,10 @@ impl DtlsSession {
                 stream.credit = i64::MAX;
             }
             self.read(id, out, false);
+        }
+        // All of it was passed on: there is room again.
+        while !self.unreceived.is_empty() && self.end.is_none() {
+            self.receive_more(out, &|_| false);
         }
         self.deliver_datagrams(out, &|_| false);
     }
@@ -943,8 +1053,9 @@ impl Session for DtlsSession {
     fn resume(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
         self.deliver_datagrams(out, full);
         for id in std::mem::take(&mut self.starved_streams) {
-            self.read(id, out, full(out));
+            self.deliver(id, out, full(out));
         }
+        self.receive_more(out, full);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -1095,8 +1206,7 @@ impl Session for DtlsSession {
             return;
         };
         let was_sending = !entry.send_over;
-        self.streams.remove(&id);
-        self.starved_streams.remove(&id);
+        self.forget(id);
         if was_sending {
             self.write_message(id, &Message::of_flag(Flag::Reset));
         }
@@ -1111,8 +1221,11 @@ impl Session for DtlsSession {
             return;
         }
         entry.unwanted = true;
+        self.empty_inbox(id);
         self.starved_streams.remove(&id);
         self.write_message(id, &Message::of_flag(Flag::StopSending));
+        // It may have ended already, and only the rest of it been waited for.
+        self.deliver(id, &mut Events::default(), false);
     }
 
     fn consumed(&mut self, stream: u64, bytes: usize, out: &mut Events, full: bool) {
@@ -1121,7 +1234,8 @@ impl Session for DtlsSession {
             return;
         };
         entry.credit = (entry.credit + bytes as i64).min(max_credit);
-        self.read(id, out, full);
+        self.deliver(id, out, full);
+        self.receive_more(out, &|_| full);
     }
 
     fn datagram(&mut self, payload: Bytes, _out: &mut Events) {
