@@ -72,9 +72,17 @@ export interface InboundLimits {
   maxPendingPerPrefix?: number
 
   /**
+   * How many of them may be of remotes that have not proved that they receive at their address. The other places are for those who
+   * did. Only where strangers can be made to prove it, see `validationThreshold`.
+   *
+   * @default half of `maxPendingInbound`, or `validationThreshold` if that is more
+   */
+  maxUnprovenInbound?: number
+
+  /**
    * When as many inbound connections are on their way, or have failed within a second, of remotes that have not proved that they
    * receive at their address, the next ones have to prove that before anything else is done for them (QUIC: Retry, RFC 9000,
-   * section 8.1.2), which takes them a round trip more. Half of `maxPendingInbound` is then reserved for those who did. 0: always. Only for schemes and ports of the native
+   * section 8.1.2), which takes them a round trip more. 0: always. Only for schemes and ports of the native
    * engine.
    *
    * @default a quarter of `maxPendingInbound`
@@ -98,7 +106,7 @@ export interface InboundLimits {
 
   /**
    * While strangers have to prove their address: how many proposals a second are let through that only JavaScript can answer, since
-   * they name schemes that this node does not know, or more than three
+   * they name schemes that this node does not know, or more than `maxPreparedNames`
    *
    * @default 160
    */
@@ -111,6 +119,14 @@ export interface InboundLimits {
    * @default 15_000
    */
   validationTimeout?: number
+
+  /**
+   * How often the remote of a connection, or of one on its way, may propose afresh at once; in the long run a quarter as often a second.
+   * Each time costs a handshake, and who forges its address can do it, too.
+   *
+   * @default 8
+   */
+  maxRenewals?: number
 }
 
 export interface PsecInit extends InboundLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {

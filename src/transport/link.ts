@@ -39,6 +39,7 @@ export interface LinkContext {
    * In milliseconds
    */
   confirmTimeout: number
+  maxRenewals: number
 }
 
 export interface LinkDialOptions extends PsecDialOptions {
@@ -67,10 +68,10 @@ export interface LinkAcceptOptions {
 const SUPPLANTED = 0x1004
 
 /**
- * How often the remote may propose afresh: more than anybody does who came back or dials again, and far less than who forges its
- * address could. Each costs a handshake.
+ * How often the remote may propose afresh in the long run, a second, for each time at once. By default that is more than anybody does
+ * who came back or dials again, and far less than who forges its address could.
  */
-const RENEWALS = { burst: 8, perSecond: 2 }
+const RENEWALS_PER_SECOND = 1 / 4
 
 /**
  * A secured socket whose negotiation is being confirmed
@@ -122,7 +123,7 @@ export class Link {
 
   constructor (socket: PacketSocket, context: LinkContext, predecessor?: Link) {
     this.socket = socket
-    this.renewals = predecessor?.renewals ?? new TokenBucket(RENEWALS)
+    this.renewals = predecessor?.renewals ?? new TokenBucket({ burst: context.maxRenewals, perSecond: context.maxRenewals * RENEWALS_PER_SECOND })
     this.#context = context
     this.#predecessor = predecessor
     predecessor?.socket.addEventListener('close', () => { this.#predecessor = undefined }, { once: true })

@@ -1,5 +1,5 @@
 import { ConfirmationFailedError } from '../errors.ts'
-import type { CounterGroup, MetricGroup, Metrics } from '@libp2p/interface'
+import type { Counter, CounterGroup, MetricGroup, Metrics } from '@libp2p/interface'
 
 /**
  * What the transport counts, if the node counts anything
@@ -14,13 +14,15 @@ export interface PsecMetrics {
   dialerErrors?: CounterGroup
   /**
    * Prefixed with the local address: `connection`, `turned_away` (proposals beyond `maxPendingInbound`),
-   * `turned_away_prefix` (beyond `maxPendingPerPrefix`), `shield_up` and `shield_down` (see `validationThreshold`), `renewal` (of the
+   * `turned_away_unproven` (beyond `maxUnprovenInbound`), `turned_away_prefix` (beyond `maxPendingPerPrefix`), `shield_up` and `shield_down` (see `validationThreshold`), `renewal` (of the
    * connections, those of remotes that proposed afresh), `renewal_ignored` (there was no way to answer them),
    * `renewal_held_off` (there were too many), and ends
    */
   listenerEvents?: CounterGroup
   /** Prefixed with the local address: `listen_error`, `inbound_upgrade` */
   listenerErrors?: CounterGroup
+  /** Lines of the listeners' log that were kept back, see `maxLogLines` */
+  unloggedLines?: Counter
   /** 1 while a local address is listened on */
   listenerStatus?: MetricGroup
   /**
@@ -106,6 +108,9 @@ export function registerMetrics (metrics: Metrics | undefined, sources: MetricSo
     listenerErrors: metrics?.registerCounterGroup('libp2p_psec_listener_errors_total', {
       label: 'address',
       help: 'Total count of PSEC listener errors by address and type'
+    }),
+    unloggedLines: metrics?.registerCounter('libp2p_psec_listener_unlogged_lines_total', {
+      help: 'Total count of lines that PSEC listeners would have logged if there had not been so many'
     }),
     listenerStatus: metrics?.registerMetricGroup('libp2p_psec_listener_status_info', {
       label: 'address',

@@ -1,6 +1,7 @@
 import { InvalidParametersError, serviceCapabilities, setMaxListeners, transportSymbol } from '@libp2p/interface'
 import { anySignal } from 'any-signal'
 import { CustomProgressEvent } from 'progress-events'
+import { checkLimits } from '../check-limits.ts'
 import { PrivateNetworkError } from '../errors.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { PsecUpgrader } from '../upgrader/index.ts'
@@ -24,6 +25,7 @@ const DEFAULT_MAX_PENDING_INBOUND = 256
 const DEFAULT_MAX_HELD_OFF_INBOUND = 65_536
 const DEFAULT_MAX_UNPREPARED_INBOUND = 160
 const DEFAULT_VALIDATION_TIMEOUT = 15_000
+const DEFAULT_MAX_RENEWALS = 8
 
 const CONFIRM_POLICIES: ConfirmPolicy[] = ['require', 'prefer', 'off']
 const DEFAULT_CONFIRM_TIMEOUT = 10_000
@@ -97,6 +99,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
       metrics: this.#metrics,
       peerId: components.peerId,
       privateKey: components.privateKey,
+      maxRenewals: this.#limits.maxRenewals,
       ...confirmOptions(init)
     })
   }
@@ -154,6 +157,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
       links: this.#links,
       metrics: this.#metrics,
       limits: this.#limits,
+      maxLogLines: this.#init.maxLogLines,
       log: this.#components.logger.forComponent('libp2p:psec:listener')
     })
 
@@ -229,23 +233,19 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
 function inboundLimits (init: InboundLimits): Required<InboundLimits> {
   const maxPendingInbound = init.maxPendingInbound ?? DEFAULT_MAX_PENDING_INBOUND
   const maxHeldOffInbound = init.maxHeldOffInbound ?? DEFAULT_MAX_HELD_OFF_INBOUND
-  const limits = {
+  const validationThreshold = init.validationThreshold ?? Math.ceil(maxPendingInbound / 4)
+
+  return checkLimits('psec', {
     maxPendingInbound,
     maxPendingPerPrefix: init.maxPendingPerPrefix ?? Math.ceil(maxPendingInbound / 2),
-    validationThreshold: init.validationThreshold ?? Math.ceil(maxPendingInbound / 4),
+    validationThreshold,
+    maxUnprovenInbound: init.maxUnprovenInbound ?? Math.max(Math.ceil(maxPendingInbound / 2), validationThreshold),
     maxHeldOffInbound,
     maxHeldOffPerPrefix: init.maxHeldOffPerPrefix ?? Math.ceil(maxHeldOffInbound / 8),
     maxUnpreparedInbound: init.maxUnpreparedInbound ?? DEFAULT_MAX_UNPREPARED_INBOUND,
-    validationTimeout: init.validationTimeout ?? DEFAULT_VALIDATION_TIMEOUT
-  }
-
-  for (const [name, limit] of Object.entries(limits)) {
-    if (!Number.isInteger(limit) || limit < 0 || limit > 0xffffffff) {
-      throw new InvalidParametersError(`psec: ${name} has to be an integer from 0 to 4294967295, not ${limit}`)
-    }
-  }
-
-  return limits
+    validationTimeout: init.validationTimeout ?? DEFAULT_VALIDATION_TIMEOUT,
+    maxRenewals: init.maxRenewals ?? DEFAULT_MAX_RENEWALS
+  })
 }
 
 function confirmOptions ({ confirm = 'prefer', confirmTimeout = DEFAULT_CONFIRM_TIMEOUT }: PsecInit): { confirm: ConfirmPolicy, confirmTimeout: number } {

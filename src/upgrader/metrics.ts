@@ -1,4 +1,4 @@
-import type { CounterGroup, Metrics } from '@libp2p/interface'
+import type { Counter, CounterGroup, Metrics } from '@libp2p/interface'
 
 /**
  * What the upgrader counts, if the node counts anything
@@ -10,6 +10,8 @@ export interface UpgraderMetrics {
   dropped?: CounterGroup
   /** How upgrades ended, see `outcomeOf`; and `renewed` where a remote proposed afresh */
   negotiations?: CounterGroup
+  /** Lines of log that were kept back, see `maxLogLines` */
+  unloggedLines?: Counter
 }
 
 export function registerMetrics (metrics?: Metrics): UpgraderMetrics {
@@ -25,6 +27,9 @@ export function registerMetrics (metrics?: Metrics): UpgraderMetrics {
     negotiations: metrics?.registerCounterGroup('libp2p_psec_negotiations_total', {
       label: 'outcome',
       help: 'Total count of PSEC negotiations by outcome'
+    }),
+    unloggedLines: metrics?.registerCounter('libp2p_psec_upgrader_unlogged_lines_total', {
+      help: 'Total count of lines that the PSEC upgrader would have logged if there had not been so many'
     })
   }
 }
