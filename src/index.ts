@@ -129,7 +129,42 @@ export interface InboundLimits {
   maxRenewals?: number
 }
 
-export interface PsecInit extends InboundLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {
+/**
+ * What is kept of a connected remote, whichever scheme its session is of; the schemes have limits of their own. Each is a whole number
+ * of 0 or more, else `InvalidParametersError`.
+ */
+export interface SessionLimits {
+  /**
+   * From how many bytes of a stream on that nobody listens to, or that a loop over it has not taken, the remote has to wait
+   *
+   * @default 262_144
+   */
+  maxUnreadBytes?: number
+
+  /**
+   * How many bytes the remote may send on a stream whose readable end was closed here, before it is told to stop
+   *
+   * @default 65_536
+   */
+  maxUnwantedBytes?: number
+
+  /**
+   * How many streams are held until libp2p has the session, and while the one is looked for on which the remote confirms the
+   * negotiation; more are reset
+   *
+   * @default 256
+   */
+  maxHeldStreams?: number
+
+  /**
+   * How many datagrams are held until libp2p has the session; more are dropped
+   *
+   * @default 64
+   */
+  maxHeldDatagrams?: number
+}
+
+export interface PsecInit extends InboundLimits, SessionLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {
   /**
    * The security schemes to offer and accept, most wanted first
    *
@@ -220,6 +255,7 @@ export type { DatagramEvent, DatagramFlow, DatagramFlowEvents, DatagramFlowHandl
 export type { ConnectionNegotiation } from './sessions.ts'
 export type { ConfirmPolicy } from './confirm/index.ts'
 export type { Proposals, Role } from './negotiation/index.ts'
+export type { SessionQueues } from './schemes/native/settings.ts'
 export type { QuicDatagramInit } from './schemes/quic-datagram/index.ts'
 export type { ChannelBinding, InitiateOptions, Initiation, ProceedOptions, RespondOptions, SchemeContext, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler, SecurityScheme } from './schemes/index.ts'
 export type { EndpointShield, OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './sockets/index.ts'

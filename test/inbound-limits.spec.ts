@@ -326,7 +326,7 @@ describe('answers that are prepared for a shield', () => {
 })
 
 describe('a limit that is no number of things', () => {
-  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'maxUnprovenInbound', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix', 'maxUnpreparedInbound', 'validationTimeout', 'maxRenewals', 'maxEarlyDatagrams', 'maxPreparedNames', 'maxLogLines'] as const
+  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'maxUnprovenInbound', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix', 'maxUnpreparedInbound', 'validationTimeout', 'maxRenewals', 'maxEarlyDatagrams', 'maxPreparedNames', 'maxLogLines', 'maxUnreadBytes', 'maxUnwantedBytes', 'maxHeldStreams', 'maxHeldDatagrams'] as const
   const bad = [-1, 1.5, NaN, Infinity, 2 ** 32, '8', {}] as number[]
   const good = [0, 1, 2 ** 32 - 1, undefined]
 

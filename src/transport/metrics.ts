@@ -1,4 +1,5 @@
-import { ConfirmationFailedError } from '../errors.ts'
+import { ConfirmationFailedError, SessionFailedError } from '../errors.ts'
+import type { SessionFailure } from '../errors.ts'
 import type { Counter, CounterGroup, MetricGroup, Metrics } from '@libp2p/interface'
 
 /**
@@ -30,6 +31,16 @@ export interface PsecMetrics {
    */
   confirmations?: CounterGroup
   streams?: CounterGroup
+  /**
+   * `hold_full` (streams that came before libp2p had the session, beyond `maxHeldStreams`: reset), `unwanted` (the remote was told to stop
+   * sending on one whose readable end was closed, beyond `maxUnwantedBytes`)
+   */
+  refusedStreams?: CounterGroup
+  /**
+   * By cause: `closed` (in order, by either side), `aborted` (on this side), and those of `SessionFailedError`: `timed_out`, `reset`,
+   * `remote_error`, `local`, `superseded`, `failed`
+   */
+  closedSessions?: CounterGroup
   /** `no_receiver`: datagrams that came while no datagrams service ran */
   droppedDatagrams?: CounterGroup
 }
@@ -51,6 +62,27 @@ export function countConfirmation (metrics: PsecMetrics, err?: Error): void {
   }
 
   metrics.confirmations?.increment({ [outcome]: true })
+}
+
+const SESSION_FAILURES: Record<SessionFailure, string> = {
+  timedOut: 'timed_out',
+  reset: 'reset',
+  remoteError: 'remote_error',
+  local: 'local',
+  superseded: 'superseded',
+  failed: 'failed'
+}
+
+export function countClosedSession (metrics?: Pick<PsecMetrics, 'closedSessions'>, err?: Error): void {
+  let cause = 'closed'
+
+  if (err instanceof SessionFailedError) {
+    cause = SESSION_FAILURES[err.reason]
+  } else if (err != null) {
+    cause = 'aborted'
+  }
+
+  metrics?.closedSessions?.increment({ [cause]: true })
 }
 
 /**
@@ -123,6 +155,14 @@ export function registerMetrics (metrics: Metrics | undefined, sources: MetricSo
     streams: metrics?.registerCounterGroup('libp2p_psec_muxer_streams_total', {
       label: 'event',
       help: 'Total count of PSEC stream events by direction and type'
+    }),
+    refusedStreams: metrics?.registerCounterGroup('libp2p_psec_refused_streams_total', {
+      label: 'reason',
+      help: 'Total count of streams of remotes that PSEC reset, or told the remote to stop sending on, by reason'
+    }),
+    closedSessions: metrics?.registerCounterGroup('libp2p_psec_closed_sessions_total', {
+      label: 'cause',
+      help: 'Total count of PSEC sessions of libp2p connections that are over by cause'
     }),
     droppedDatagrams: metrics?.registerCounterGroup('libp2p_psec_unclaimed_datagrams_total', {
       label: 'reason',

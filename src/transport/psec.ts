@@ -3,6 +3,7 @@ import { anySignal } from 'any-signal'
 import { CustomProgressEvent } from 'progress-events'
 import { checkLimits } from '../check-limits.ts'
 import { PrivateNetworkError } from '../errors.ts'
+import { DEFAULT_HELD_ARRIVALS } from '../schemes/held-arrivals.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { PsecUpgrader } from '../upgrader/index.ts'
 import { dialAround } from './dial-around.ts'
@@ -13,9 +14,10 @@ import { registerMetrics } from './metrics.ts'
 import { toDialTarget } from './multiaddr.ts'
 import { LocalPorts } from './ports.ts'
 import { resolveTarget } from './resolve.ts'
+import { DEFAULT_STREAM_LIMITS } from './stream.ts'
 import type { PsecMetrics } from './metrics.ts'
 import type { ConfirmPolicy } from '../confirm/index.ts'
-import type { InboundLimits, PsecComponents, PsecDialEvents, PsecDialOptions, PsecInit } from '../index.ts'
+import type { InboundLimits, PsecComponents, PsecDialEvents, PsecDialOptions, PsecInit, SessionLimits } from '../index.ts'
 import type { SecurityScheme } from '../schemes/index.ts'
 import type { PacketAddress, PacketEndpointFactory, PacketSocket } from '../sockets/index.ts'
 import type { Connection, CreateListenerOptions, Listener, Logger, Startable, Transport } from '@libp2p/interface'
@@ -100,6 +102,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
       peerId: components.peerId,
       privateKey: components.privateKey,
       maxRenewals: this.#limits.maxRenewals,
+      limits: sessionLimits(init),
       ...confirmOptions(init)
     })
   }
@@ -245,6 +248,15 @@ function inboundLimits (init: InboundLimits): Required<InboundLimits> {
     maxUnpreparedInbound: init.maxUnpreparedInbound ?? DEFAULT_MAX_UNPREPARED_INBOUND,
     validationTimeout: init.validationTimeout ?? DEFAULT_VALIDATION_TIMEOUT,
     maxRenewals: init.maxRenewals ?? DEFAULT_MAX_RENEWALS
+  })
+}
+
+function sessionLimits (init: SessionLimits): Required<SessionLimits> {
+  return checkLimits('psec', {
+    maxUnreadBytes: init.maxUnreadBytes ?? DEFAULT_STREAM_LIMITS.maxUnreadBytes,
+    maxUnwantedBytes: init.maxUnwantedBytes ?? DEFAULT_STREAM_LIMITS.maxUnwantedBytes,
+    maxHeldStreams: init.maxHeldStreams ?? DEFAULT_HELD_ARRIVALS.maxStreams,
+    maxHeldDatagrams: init.maxHeldDatagrams ?? DEFAULT_HELD_ARRIVALS.maxDatagrams
   })
 }
 

@@ -1,4 +1,5 @@
 import { checkLimits } from '../../check-limits.ts'
+import { DEFAULT_HELD_ARRIVALS } from '../held-arrivals.ts'
 
 /**
  * What a session keeps between the application and the engine, the same for all schemes that run there
@@ -36,8 +37,8 @@ export const DEFAULT_QUEUES: Required<SessionQueues> = {
   streamReceiveQueue: 512 * 1024,
   streamSendQueue: 512 * 1024,
   datagramSendQueue: 256 * 1024,
-  maxHeldStreams: 256,
-  maxHeldDatagrams: 64
+  maxHeldStreams: DEFAULT_HELD_ARRIVALS.maxStreams,
+  maxHeldDatagrams: DEFAULT_HELD_ARRIVALS.maxDatagrams
 }
 
 /**
