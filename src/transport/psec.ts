@@ -1,7 +1,7 @@
 import { InvalidParametersError, serviceCapabilities, setMaxListeners, transportSymbol } from '@libp2p/interface'
 import { anySignal } from 'any-signal'
 import { CustomProgressEvent } from 'progress-events'
-import { checkLimits } from '../check-limits.ts'
+import { checkLimits, MAX_TIMEOUT } from '../check-limits.ts'
 import { PrivateNetworkError } from '../errors.ts'
 import { DEFAULT_HELD_ARRIVALS } from '../schemes/held-arrivals.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
@@ -31,9 +31,6 @@ const DEFAULT_MAX_RENEWALS = 8
 
 const CONFIRM_POLICIES: ConfirmPolicy[] = ['require', 'prefer', 'off']
 const DEFAULT_CONFIRM_TIMEOUT = 10_000
-
-/** What `setTimeout` can wait for */
-const MAX_TIMEOUT = 0x7fffffff
 
 /** How long connections may take to close when the transport stops, in milliseconds, before they are aborted */
 const CLOSE_TIMEOUT = 500
