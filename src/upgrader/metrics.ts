@@ -4,7 +4,7 @@ import type { Counter, CounterGroup, Metrics } from '@libp2p/interface'
  * What the upgrader counts, if the node counts anything
  */
 export interface UpgraderMetrics {
-  /** `propose_sent`, `accept_received`, ... */
+  /** `propose_sent`, `accept_received`, ...; and of those received `propose_unanswered`: repeated too soon, or of no consequence */
   frames?: CounterGroup
   /** Datagrams that came and meant nothing: `invalid`, `unexpected`, `hold_full`; of a stranger, `no_proposal` */
   dropped?: CounterGroup
@@ -34,10 +34,20 @@ export function registerMetrics (metrics?: Metrics): UpgraderMetrics {
   }
 }
 
-const FRAME_TYPES: Record<number, string> = { 0: 'propose', 1: 'accept', 255: 'reject' }
+const PROPOSE = 0
+const FRAME_TYPES: Record<number, string> = { [PROPOSE]: 'propose', 1: 'accept', 255: 'reject' }
 
 export function countFrame (metrics: UpgraderMetrics, frame: Uint8Array, direction: 'sent' | 'received'): void {
   metrics.frames?.increment({ [`${FRAME_TYPES[frame[0]]}_${direction}`]: true })
+}
+
+/**
+ * A frame led to no other one. An accept or a reject never does.
+ */
+export function countUnanswered (metrics: UpgraderMetrics, frame: Uint8Array): void {
+  if (frame[0] === PROPOSE) {
+    metrics.frames?.increment({ propose_unanswered: true })
+  }
 }
 
 /** Names of errors are anybody's (a scheme's, a signal's), the values of a metric's label must be few */
