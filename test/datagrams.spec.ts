@@ -1,6 +1,6 @@
 import { noise } from '@chainsafe/libp2p-noise'
-import { tcp } from '@libp2p/tcp'
 import { defaultLogger } from '@libp2p/logger'
+import { tcp } from '@libp2p/tcp'
 import { lpStream } from '@libp2p/utils'
 import { yamux } from '@libp2p/yamux'
 import { expect } from 'aegir/chai'

@@ -9,8 +9,8 @@ import { createSessionPair } from './fixtures/session-pair.ts'
 import { weak } from './fixtures/weak-scheme.ts'
 import { schemeContract } from './scheme-contract.ts'
 import type { SessionPair } from './fixtures/session-pair.ts'
-import type { QuicDatagramInit } from '../src/schemes/quic-datagram/index.ts'
 import type { SecureSession } from '../src/schemes/index.ts'
+import type { QuicDatagramInit } from '../src/schemes/quic-datagram/index.ts'
 import type { UdpInit } from '../src/sockets/udp.ts'
 
 for (const host of ['127.0.0.1', '::1']) {

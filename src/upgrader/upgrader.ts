@@ -1,6 +1,6 @@
 import { ConnectionClosedError, InvalidParametersError } from '@libp2p/interface'
-import { realClock } from '../clock.ts'
 import { checkLimits } from '../check-limits.ts'
+import { realClock } from '../clock.ts'
 import { DEFAULT_MAX_LINES, limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { decodeFrame, encodeFrame } from '../wire/index.ts'
