@@ -14,6 +14,19 @@ export interface NativeQuicOptions {
   streamReceiveQueue: number
 }
 
+export interface NativeDtlsOptions {
+  idleTimeout: number
+  keepAliveInterval: number
+  maxInboundStreams: number
+  streamReceiveWindow: number
+  receiveWindow: number
+  sendWindow: number
+  datagramReceiveBuffer: number
+  streamReceiveQueue: number
+  maxPacketSize: number
+  allowDtls12: boolean
+}
+
 export interface NativePeer {
   host: string
   port: number
@@ -187,5 +200,10 @@ export interface NativeEngine {
   }
   NativeIdentity: {
     quic (privateKey: Uint8Array, options: NativeQuicOptions): NativeIdentity
+
+    /**
+     * Missing where the engine was built without its feature `dtls`
+     */
+    dtls? (privateKey: Uint8Array, options: NativeDtlsOptions): NativeIdentity
   }
 }

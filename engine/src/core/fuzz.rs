@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::events::{Kind, RECORD};
-use crate::identity::QuicSettings;
+use crate::identity::{QuicIdentity, QuicSettings};
 use crate::shield::{Answer, Policy};
 
 /// Where the honest ends are, then strangers.
@@ -321,7 +321,9 @@ impl End {
             Notice::Raw { remote, data, .. } => {
                 assert!(self.heard.contains(&(*remote, data.clone())));
             }
-            Notice::Validated { proposal, .. } => assert_eq!(proposal, PROPOSAL),
+            Notice::Validated { proposal, data, .. } => {
+                assert!(proposal.starts_with(PROPOSAL) && proposal.ends_with(data));
+            }
             Notice::Secured { peer_id, .. } => {
                 assert_eq!(*peer_id, IDENTITIES[1 - self.index].1);
                 assert!(!self.ended.contains(&session));
@@ -491,6 +493,7 @@ impl World {
         }
         let (id, identity, peer) = (end.next_session(), end.identity(), end.peer());
         end.wanted.insert(peer.remote);
+        let identity = Identity::Quic(identity);
         let first_flight = end.core.initiate(now, id, identity, peer, max_first);
         for datagram in first_flight.unwrap() {
             assert!(datagram.len() <= 1452);
@@ -511,7 +514,7 @@ impl World {
                 end.responders.insert(session);
                 Command::Respond {
                     session,
-                    identity,
+                    identity: Identity::Quic(identity),
                     peer,
                     early: early.filter(|_| has_early).into_iter().collect(),
                 }

@@ -23,7 +23,10 @@ fn shield_b_for(net: &mut Net, lifetime: Duration) {
         max_unprepared: 16,
         lifetime,
     };
-    let command = Command::Shield(Some((net.b.identity.clone(), policy)));
+    let Identity::Quic(identity) = net.b.identity.clone() else {
+        panic!("only QUIC has a shield");
+    };
+    let command = Command::Shield(Some((identity, policy)));
     net.b.core.handle_command(net.now, command);
 }
 
