@@ -27,7 +27,7 @@ use self::message::{Flag, MAX_PAYLOAD, Message};
 use crate::command::Peer;
 use crate::events::{Events, Kind};
 use crate::notice::{CloseCause, Notice};
-use crate::session::{STREAM_CREDIT, Session};
+use crate::session::Session;
 use crate::tls::public_key_info;
 
 /// What a record of application data is larger than its content: DTLS 1.3 with a short header (RFC 9147, section 4), DTLS 1.2
@@ -59,6 +59,17 @@ struct Stream {
     /// Bytes that JavaScript takes before it has to say `Consumed`; below zero after a message that had more.
     credit: i64,
     unsent: VecDeque<Bytes>,
+    /// How many bytes have been sent, and how many may be in all: before the remote says, and if it never does, any number.
+    sent: u64,
+    limit: u64,
+    /// What came and was not passed on yet, and how much that is.
+    inbox: VecDeque<Bytes>,
+    inbox_size: usize,
+    /// What comes after it.
+    end: Option<Kind>,
+    /// How many bytes have been passed on, and how many the remote may send as far as it has been told.
+    delivered: u64,
+    told_limit: Option<u64>,
     finishing: bool,
     fin_sent: bool,
     send_over: bool,
@@ -68,10 +79,17 @@ struct Stream {
 }
 
 impl Stream {
-    fn new() -> Self {
+    fn new(credit: i64) -> Self {
         Self {
-            credit: STREAM_CREDIT as i64,
+            credit,
             unsent: VecDeque::new(),
+            sent: 0,
+            limit: u64::MAX,
+            inbox: VecDeque::new(),
+            inbox_size: 0,
+            end: None,
+            delivered: 0,
+            told_limit: None,
             finishing: false,
             fin_sent: false,
             send_over: false,
@@ -80,19 +98,42 @@ impl Stream {
         }
     }
 
-    /// Whether there is something to be written.
+    /// Whether there is something that may be written.
     fn is_sending(&self) -> bool {
-        !self.send_over && (!self.unsent.is_empty() || (self.finishing && !self.fin_sent))
+        let has_bytes = !self.unsent.is_empty() && self.sent < self.limit;
+        let has_end = self.unsent.is_empty() && self.finishing && !self.fin_sent;
+        !self.send_over && (has_bytes || has_end)
     }
 
-    /// The next bytes of the stream, as many as fit a message.
+    /// The next bytes of the stream, as many as fit a message, and the remote takes.
     fn take_unsent(&mut self) -> Option<Bytes> {
+        let most = MAX_PAYLOAD.min(usize::try_from(self.limit - self.sent).unwrap_or(MAX_PAYLOAD));
         let mut chunk = self.unsent.pop_front()?;
-        if chunk.len() > MAX_PAYLOAD {
-            self.unsent.push_front(chunk.split_off(MAX_PAYLOAD));
+        if chunk.len() > most {
+            self.unsent.push_front(chunk.split_off(most));
         }
+        self.sent += chunk.len() as u64;
         Some(chunk)
     }
+
+    /// What the remote is to be told of how much it may send: at first when it sends so much that it matters, then when it
+    /// has used up half of that.
+    fn next_limit(&mut self, window: u64) -> Option<u64> {
+        let limit = self.delivered + window;
+        let is_due = match self.told_limit {
+            None => self.delivered + self.inbox_size as u64 >= window / 8,
+            Some(told) => limit - told >= window / 2,
+        };
+        is_due.then(|| *self.told_limit.insert(limit))
+    }
+}
+
+/// What a certificate says, proved once its handshake is done.
+struct Claim {
+    /// As a multihash.
+    peer_id: Vec<u8>,
+    /// As DER of SubjectPublicKeyInfo.
+    remote_key: Vec<u8>,
 }
 
 enum State {
@@ -114,8 +155,8 @@ pub struct DtlsSession {
     dtls_timeout: Option<Instant>,
     /// What a ClientHello has to begin with to be of this handshake, if this side is the responder.
     client_random: Option<[u8; 32]>,
-    /// The remote's certificate: its peer id and public key, or why it is none of a libp2p peer.
-    certificate: Option<Result<(Vec<u8>, Vec<u8>), String>>,
+    /// Who the remote's certificate says it is, or what is wrong with that.
+    claim: Option<Result<Claim, String>>,
     state: State,
     /// Why it is over, as long as JavaScript has not been told.
     end: Option<(CloseCause, String)>,
@@ -144,7 +185,11 @@ pub struct DtlsSession {
     writing: VecDeque<u16>,
     /// Streams with bytes that the remote has not acknowledged.
     unacknowledged: HashMap<u16, usize>,
+    /// Those that JavaScript had no room for, and those that wait in SCTP.
     starved_streams: HashSet<u16>,
+    unreceived: HashSet<u16>,
+    /// Bytes in all inboxes.
+    inbox_size: usize,
 
     datagrams: VecDeque<Bytes>,
     received: VecDeque<Bytes>,
@@ -201,7 +246,7 @@ impl DtlsSession {
             packet_size: packet_size.into(),
             dtls_timeout: None,
             client_random: None,
-            certificate: None,
+            claim: None,
             state: State::Handshaking,
             end: None,
             first_flight: None,
@@ -222,6 +267,8 @@ impl DtlsSession {
             writing: VecDeque::new(),
             unacknowledged: HashMap::new(),
             starved_streams: HashSet::new(),
+            unreceived: HashSet::new(),
+            inbox_size: 0,
             datagrams: VecDeque::new(),
             received: VecDeque::new(),
             received_size: 0,
@@ -301,16 +348,16 @@ impl DtlsSession {
                     break;
                 }
                 Output::PeerCert(der) => {
-                    let certificate = verify(der);
+                    let claim = verify(der);
                     // Who dialled does not show its own certificate to somebody without a valid one.
                     if self.is_initiator
-                        && let Err(message) = &certificate
+                        && let Err(message) = &claim
                     {
                         self.packets.clear();
                         self.lose(CloseCause::Failed, message.clone());
                         break;
                     }
-                    self.certificate = Some(certificate);
+                    self.claim = Some(claim);
                 }
                 Output::Connected => self.connected(now, out),
                 Output::ApplicationData(data) => {
@@ -326,8 +373,11 @@ impl DtlsSession {
     }
 
     fn connected(&mut self, now: Instant, out: &mut Events) {
-        let (peer_id, remote_key) = match self.certificate.take() {
-            Some(Ok(certificate)) => certificate,
+        let Claim {
+            peer_id,
+            remote_key,
+        } = match self.claim.take() {
+            Some(Ok(claim)) => claim,
             refused => {
                 let message = match refused {
                     Some(Err(message)) => message,
@@ -368,6 +418,10 @@ impl DtlsSession {
                 remote_key,
             },
         );
+    }
+
+    fn max_credit(&self) -> i64 {
+        self.identity.settings.stream_receive_queue as i64
     }
 
     fn record_overhead(&self) -> usize {
@@ -412,11 +466,16 @@ impl DtlsSession {
         }
         self.received_size += payload.len();
         self.received.push_back(Bytes::copy_from_slice(payload));
+        let mut dropped = 0;
         while self.received_size > self.identity.settings.datagram_receive_buffer {
             let Some(oldest) = self.received.pop_front() else {
                 break;
             };
             self.received_size -= oldest.len();
+            dropped += 1;
+        }
+        if dropped > 0 {
+            out.push(Kind::DatagramsDropped, self.id, dropped, 0);
         }
     }
 
@@ -516,11 +575,9 @@ impl DtlsSession {
             }
             StreamEvent::Readable { id } => self.read(id, out, full(out)),
             StreamEvent::Finished { id } => self.torn(id, out),
-            StreamEvent::ResetComplete { id } => {
-                if self.is_mine(id) {
-                    self.free.insert(id);
-                    self.open_streams(out);
-                }
+            StreamEvent::ResetComplete { id } if self.is_mine(id) => {
+                self.free.insert(id);
+                self.open_streams(out);
             }
             _ => {}
         }
@@ -537,12 +594,15 @@ impl DtlsSession {
             self.reset_number(id);
             return;
         }
-        self.streams.insert(id, Stream::new());
+        // Of a remote that uses a number again without having said that it may.
+        self.torn(id, out);
+        self.streams.insert(id, Stream::new(self.max_credit()));
         out.push(Kind::StreamOpened, self.id, id.into(), 0);
         self.read(id, out, full);
     }
 
     fn open_streams(&mut self, out: &mut Events) {
+        let max_credit = self.max_credit();
         let Some(association) = self.association.as_mut().filter(|_| self.is_associated) else {
             return;
         };
@@ -560,7 +620,7 @@ impl DtlsSession {
                 continue;
             }
             if let Some(token) = self.opening.pop_front() {
-                self.streams.insert(id, Stream::new());
+                self.streams.insert(id, Stream::new(max_credit));
                 out.push(Kind::StreamReady, self.id, id.into(), token.into());
             }
         }
@@ -620,7 +680,9 @@ impl DtlsSession {
             return written;
         };
         if !stream.unsent.is_empty() {
-            self.writing.push_back(id);
+            if stream.is_sending() {
+                self.writing.push_back(id);
+            }
         } else if stream.finishing && !stream.fin_sent {
             stream.fin_sent = true;
             self.write_message(id, &Message::of_flag(Flag::Fin));
@@ -669,23 +731,26 @@ impl DtlsSession {
         self.scratch = scratch;
     }
 
+    /// Take what has come on a stream, and pass on what JavaScript takes of it.
     fn read(&mut self, id: u16, out: &mut Events, full: bool) {
+        self.receive(id, out);
+        self.deliver(id, out, full);
+    }
+
+    /// Take messages from SCTP as long as there is room for them. Beyond that they fill its window, which all streams have in
+    /// common: it comes to that only with a remote that does not know of limits.
+    fn receive(&mut self, id: u16, out: &mut Events) {
+        let settings = &self.identity.settings;
+        let (window, all) = (settings.stream_receive_window, settings.receive_window);
         loop {
-            let Some(stream) = self.streams.get_mut(&id) else {
-                // It is over on this side: what still comes is nobody's, but must not fill the window.
-                while self.read_message(id).is_some() {}
+            // What comes on a stream that is over on this side is nobody's, but must not fill the window.
+            let size = self.streams.get(&id).map_or(0, |it| it.inbox_size);
+            if size >= window as usize || self.inbox_size >= all as usize {
+                self.unreceived.insert(id);
                 return;
-            };
-            if !stream.unwanted {
-                if full {
-                    self.starved_streams.insert(id);
-                    return;
-                }
-                if stream.credit <= 0 {
-                    return;
-                }
             }
-            let Some(data) = self.read_message(id) else {
+            let Some(data) = self.association.as_mut().and_then(|it| it.read(id)) else {
+                self.unreceived.remove(&id);
                 return;
             };
             let Some(message) = Message::decode(data) else {
@@ -697,57 +762,106 @@ impl DtlsSession {
         }
     }
 
-    fn read_message(&mut self, id: u16) -> Option<Bytes> {
-        self.association.as_mut()?.read(id)
-    }
-
     fn received_message(&mut self, id: u16, message: Message, out: &mut Events) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if let Some(limit) = message.stream_limit() {
+            // It is never taken back.
+            stream.limit = match stream.limit {
+                u64::MAX => limit.max(stream.sent),
+                known => known.max(limit),
+            };
+            self.begin_writing(id);
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         let flag = message.known_flag();
         let payload = message.into_payload();
-        if !payload.is_empty() && !stream.receive_over && !stream.unwanted {
-            stream.credit -= payload.len() as i64;
-            out.push_stream_data(self.id, id.into(), &payload);
+        if !payload.is_empty() && stream.end.is_none() && !stream.unwanted {
+            stream.inbox_size += payload.len();
+            self.inbox_size += payload.len();
+            stream.inbox.push_back(payload);
         }
         match flag {
             Some(Flag::Fin) => {
-                if !stream.receive_over {
-                    stream.receive_over = true;
-                    if !stream.unwanted {
-                        out.push(Kind::StreamFinished, self.id, id.into(), 0);
-                    }
-                }
-                self.write_message(id, &Message::of_flag(Flag::FinAck));
+                stream.end.get_or_insert(Kind::StreamFinished);
             }
             Some(Flag::FinAck) => stream.send_over |= stream.fin_sent,
             Some(Flag::Reset) => {
-                if !stream.receive_over {
-                    stream.receive_over = true;
-                    if !stream.unwanted {
-                        out.push(Kind::StreamReset, self.id, id.into(), 0);
-                    }
-                }
+                stream.end = Some(Kind::StreamReset);
+                self.empty_inbox(id);
             }
-            Some(Flag::StopSending) => {
-                if !stream.send_over {
-                    stream.send_over = true;
-                    stream.unsent.clear();
-                    out.push(Kind::StreamStopped, self.id, id.into(), 0);
-                    self.write_message(id, &Message::of_flag(Flag::Reset));
-                }
+            Some(Flag::StopSending) if !stream.send_over => {
+                stream.send_over = true;
+                stream.unsent.clear();
+                out.push(Kind::StreamStopped, self.id, id.into(), 0);
+                self.write_message(id, &Message::of_flag(Flag::Reset));
             }
-            None => {}
+            Some(Flag::StopSending) | None => {}
         }
         self.forget_if_over(id);
+    }
+
+    fn empty_inbox(&mut self, id: u16) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            self.inbox_size -= std::mem::take(&mut stream.inbox_size);
+            stream.inbox.clear();
+        }
+    }
+
+    /// Pass on what came, and behind it that nothing more will come.
+    fn deliver(&mut self, id: u16, out: &mut Events, full: bool) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if full && (!stream.inbox.is_empty() || stream.end.is_some()) {
+            self.starved_streams.insert(id);
+            return;
+        }
+        while stream.credit > 0
+            && let Some(payload) = stream.inbox.pop_front()
+        {
+            stream.inbox_size -= payload.len();
+            self.inbox_size -= payload.len();
+            stream.delivered += payload.len() as u64;
+            stream.credit -= payload.len() as i64;
+            out.push_stream_data(self.id, id.into(), &payload);
+        }
+        if stream.inbox.is_empty()
+            && let Some(end) = stream.end.filter(|_| !stream.receive_over)
+        {
+            stream.receive_over = true;
+            if !stream.unwanted {
+                out.push(end, self.id, id.into(), 0);
+            }
+            // Only now: whoever has the acknowledgement may use the stream's number again.
+            if end == Kind::StreamFinished {
+                self.write_message(id, &Message::of_flag(Flag::FinAck));
+            }
+            self.forget_if_over(id);
+            return;
+        }
+        let window = self.identity.settings.stream_receive_window.into();
+        if stream.end.is_none()
+            && let Some(limit) = stream.next_limit(window)
+        {
+            self.write_message(id, &Message::of_limit(limit));
+        }
+    }
+
+    /// There may be room for what waits in SCTP.
+    fn receive_more(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
+        for id in std::mem::take(&mut self.unreceived) {
+            self.read(id, out, full(out));
+        }
     }
 
     /// The remote made the stream's number free, or has agreed to that.
     fn torn(&mut self, id: u16, out: &mut Events) {
         self.unacknowledged.remove(&id);
-        self.starved_streams.remove(&id);
-        let Some(stream) = self.streams.remove(&id) else {
+        let Some(stream) = self.forget(id) else {
             return;
         };
         if !stream.receive_over && !stream.unwanted {
@@ -763,13 +877,18 @@ impl DtlsSession {
             .get(&id)
             .is_some_and(|stream| stream.send_over && stream.receive_over);
         if is_over {
-            self.streams.remove(&id);
-            self.starved_streams.remove(&id);
+            self.forget(id);
             // Who opened it makes its number free.
             if self.is_mine(id) {
                 self.reset_number(id);
             }
         }
+    }
+
+    fn forget(&mut self, id: u16) -> Option<Stream> {
+        self.empty_inbox(id);
+        self.starved_streams.remove(&id);
+        self.streams.remove(&id)
     }
 
     fn begin_writing(&mut self, id: u16) {
@@ -863,6 +982,8 @@ impl DtlsSession {
         self.association = None;
         self.streams.clear();
         self.starved_streams.clear();
+        self.unreceived.clear();
+        self.inbox_size = 0;
         self.opening.clear();
         self.datagrams.clear();
         self.received.clear();
@@ -878,6 +999,10 @@ impl DtlsSession {
                 stream.credit = i64::MAX;
             }
             self.read(id, out, false);
+        }
+        // All of it was passed on: there is room again.
+        while !self.unreceived.is_empty() && self.end.is_none() {
+            self.receive_more(out, &|_| false);
         }
         self.deliver_datagrams(out, &|_| false);
     }
@@ -928,8 +1053,9 @@ impl Session for DtlsSession {
     fn resume(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
         self.deliver_datagrams(out, full);
         for id in std::mem::take(&mut self.starved_streams) {
-            self.read(id, out, full(out));
+            self.deliver(id, out, full(out));
         }
+        self.receive_more(out, full);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -1080,8 +1206,7 @@ impl Session for DtlsSession {
             return;
         };
         let was_sending = !entry.send_over;
-        self.streams.remove(&id);
-        self.starved_streams.remove(&id);
+        self.forget(id);
         if was_sending {
             self.write_message(id, &Message::of_flag(Flag::Reset));
         }
@@ -1096,16 +1221,21 @@ impl Session for DtlsSession {
             return;
         }
         entry.unwanted = true;
+        self.empty_inbox(id);
         self.starved_streams.remove(&id);
         self.write_message(id, &Message::of_flag(Flag::StopSending));
+        // It may have ended already, and only the rest of it been waited for.
+        self.deliver(id, &mut Events::default(), false);
     }
 
     fn consumed(&mut self, stream: u64, bytes: usize, out: &mut Events, full: bool) {
+        let max_credit = self.max_credit();
         let Some((id, entry)) = find(&mut self.streams, stream) else {
             return;
         };
-        entry.credit = (entry.credit + bytes as i64).min(STREAM_CREDIT as i64);
-        self.read(id, out, full);
+        entry.credit = (entry.credit + bytes as i64).min(max_credit);
+        self.deliver(id, out, full);
+        self.receive_more(out, &|_| full);
     }
 
     fn datagram(&mut self, payload: Bytes, _out: &mut Events) {
@@ -1126,15 +1256,18 @@ impl Session for DtlsSession {
     }
 }
 
-/// Judge a certificate by the libp2p TLS specification: its peer id as a multihash and its public key, or what is wrong.
-fn verify(der: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+/// Judge a certificate by the libp2p TLS specification.
+fn verify(der: &[u8]) -> Result<Claim, String> {
     let der = CertificateDer::from(der);
     // Checks the validity period, the self-signature, and the identity key's signature in the extension.
     let peer = certificate::parse(&der)
         .map_err(|error| format!("the certificate is not one of a libp2p peer: {error}"))?
         .peer_id();
-    let key = public_key_info(&der).ok_or("the certificate has no public key")?;
-    Ok((peer.to_bytes(), key))
+    let remote_key = public_key_info(&der).ok_or("the certificate has no public key")?;
+    Ok(Claim {
+        peer_id: peer.to_bytes(),
+        remote_key,
+    })
 }
 
 /// Stream numbers come from JavaScript; one that is not open is not an error: its stream may have ended meanwhile.

@@ -55,6 +55,7 @@ fn create_identity() -> (Arc<QuicIdentity>, Vec<u8>) {
         send_window: 1 << 17,
         datagram_receive_buffer: 1 << 14,
         datagram_send_buffer: 1 << 14,
+        stream_receive_queue: 512 * 1024,
     };
     let key = keypair.to_protobuf_encoding().unwrap();
     let identity = QuicIdentity::new(&key, settings).unwrap();
@@ -320,7 +321,9 @@ impl End {
             Notice::Raw { remote, data, .. } => {
                 assert!(self.heard.contains(&(*remote, data.clone())));
             }
-            Notice::Validated { proposal, .. } => assert_eq!(proposal, PROPOSAL),
+            Notice::Validated { proposal, data, .. } => {
+                assert!(proposal.starts_with(PROPOSAL) && proposal.ends_with(data));
+            }
             Notice::Secured { peer_id, .. } => {
                 assert_eq!(*peer_id, IDENTITIES[1 - self.index].1);
                 assert!(!self.ended.contains(&session));
@@ -459,6 +462,7 @@ impl World {
             max_proposals: MAX_SHIELDED,
             max_proposals_per_prefix: 1,
             max_unprepared: 16,
+            lifetime: Duration::from_secs(15),
         };
         let end = &mut self.ends[at];
         let command = Command::Shield(up.then(|| (end.identity(), policy)));

@@ -5,12 +5,13 @@
  */
 import { InvalidParametersError } from '@libp2p/interface'
 import { NativeScheme } from '../native/scheme.ts'
-import { nativeSettings } from '../native/settings.ts'
+import { DEFAULT_QUEUES, nativeSettings } from '../native/settings.ts'
 import { dtlsIdentity } from './identity.ts'
 import { DTLS } from './protocol.ts'
 import type { SecurityScheme } from '../index.ts'
+import type { SessionQueues } from '../native/settings.ts'
 
-export interface DtlsInit {
+export interface DtlsInit extends SessionQueues {
   /**
    * A session on which nothing is heard for so many milliseconds is over. Each side goes by its own value. Default: 30,000.
    */
@@ -29,8 +30,14 @@ export interface DtlsInit {
   maxInboundStreams?: number
 
   /**
-   * How many bytes of all streams together the remote may send ahead of what was read, 64 KiB or more. An SCTP association has one
-   * window (RFC 9260, section 3.3.2), and none per stream. Default: 4 MiB.
+   * How many bytes of a stream the remote may send ahead of what was read, 64 KiB or more. SCTP has no window for each stream: a
+   * remote of another make may not know of this one, and is held back by `receiveWindow` alone. Default: 4 MiB.
+   */
+  streamReceiveWindow?: number
+
+  /**
+   * How many bytes of all streams together the remote may send ahead of what was read, 64 KiB or more: so many wait here, and as many
+   * more in the SCTP association (RFC 9260, section 3.3.2). Default: 16 MiB.
    */
   receiveWindow?: number
 
@@ -58,10 +65,12 @@ export interface DtlsInit {
 }
 
 const DEFAULTS: Required<Omit<DtlsInit, 'allowDtls12'>> = {
+  ...DEFAULT_QUEUES,
   idleTimeout: 30_000,
   keepAliveInterval: 10_000,
   maxInboundStreams: 256,
-  receiveWindow: 4 * 1024 * 1024,
+  streamReceiveWindow: 4 * 1024 * 1024,
+  receiveWindow: 16 * 1024 * 1024,
   sendWindow: 8 * 1024 * 1024,
   datagramReceiveBuffer: 1024 * 1024,
   maxPacketSize: 1_232
@@ -70,6 +79,7 @@ const DEFAULTS: Required<Omit<DtlsInit, 'allowDtls12'>> = {
 /** What the protocols, and the framing of streams, leave room for */
 const RANGES: Partial<Record<keyof typeof DEFAULTS, [min: number, max: number]>> = {
   maxInboundStreams: [1, 32_767],
+  streamReceiveWindow: [64 * 1024, 0xffffffff],
   receiveWindow: [64 * 1024, 0xffffffff],
   sendWindow: [64 * 1024, 0xffffffff],
   maxPacketSize: [576, 65_507]
@@ -99,6 +109,7 @@ export function dtls (init: DtlsInit = {}): SecurityScheme {
     protocol: DTLS,
     component: 'dtls',
     identity: (engine, privateKey) => dtlsIdentity(engine, privateKey, { ...settings, allowDtls12 }),
+    queues: settings,
     // an endpoint has one means to that, and it is QUIC's
     validatesAddresses: false
   })
