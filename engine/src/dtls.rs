@@ -45,6 +45,15 @@ const MAX_AMPLIFICATION: usize = 3;
 /// waits as long as they do.
 const SCTP_BACKLOG: usize = 64 * 1024;
 
+/// Bytes of streams that may always be under way; more as the path is found to carry them.
+const MIN_FLIGHT: usize = 192 * 1024;
+
+/// How long the path's rate is measured at least, before anything is made of it.
+const RATE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The round trip time before one has been measured.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
 /// Packets that may wait for the socket: then nothing more is made.
 const PACKET_BACKLOG: usize = 256;
 
@@ -199,6 +208,15 @@ pub struct DtlsSession {
     probed_at: Option<Instant>,
     heartbeat: u64,
     rtt: Option<Duration>,
+    min_rtt: Option<Duration>,
+    /// Bytes written to streams, those of them that had been acknowledged at the last look at the rate, and when that was.
+    written: u64,
+    acknowledged: u64,
+    rated_at: Option<Instant>,
+    /// Bytes per second that the path was found to carry.
+    rate: f64,
+    /// Whether SCTP may have something to send.
+    is_due: bool,
     is_path_told: bool,
     scratch: Vec<u8>,
 }
@@ -276,6 +294,12 @@ impl DtlsSession {
             probed_at: None,
             heartbeat: 0,
             rtt: None,
+            min_rtt: None,
+            written: 0,
+            acknowledged: 0,
+            rated_at: None,
+            rate: 0.0,
+            is_due: false,
             is_path_told: false,
             scratch: vec![0; 2048],
         })
@@ -394,6 +418,7 @@ impl DtlsSession {
         self.state = State::Secured;
         self.heard_at = Some(now);
         let settings = &self.identity.settings;
+        self.is_due = true;
         let mut association = Association::new(
             self.remote,
             self.packet_size - self.record_overhead(),
@@ -445,6 +470,7 @@ impl DtlsSession {
                 let Some(association) = &mut self.association else {
                     return;
                 };
+                self.is_due = true;
                 match association.handle_packet(now, data) {
                     Some(Signal::Alive(number)) => self.heartbeat_answered(now, number),
                     Some(Signal::Aborted(code)) => {
@@ -493,6 +519,7 @@ impl DtlsSession {
             return;
         };
         let sample = now.duration_since(probed_at);
+        self.min_rtt = Some(self.min_rtt.map_or(sample, |least| least.min(sample)));
         self.rtt = Some(match self.rtt {
             Some(rtt) => (rtt * (RTT_GAIN - 1) + sample) / RTT_GAIN,
             None => sample,
@@ -627,14 +654,18 @@ impl DtlsSession {
     }
 
     fn reset_number(&mut self, id: u16) {
+        self.is_due = true;
         if let Some(association) = &mut self.association {
             association.reset(id);
         }
     }
 
     fn write_message(&mut self, id: u16, message: &Message) {
+        self.is_due = true;
+        let message = message.encode();
+        self.written += message.len() as u64;
         if let Some(association) = &mut self.association {
-            association.write(id, message.encode());
+            association.write(id, message);
             self.unacknowledged
                 .insert(id, association.unacknowledged(id));
         }
@@ -642,17 +673,19 @@ impl DtlsSession {
 
     /// Write what streams have to send, each a message at a time, as far as it leaves at once.
     fn write_streams(&mut self, now: Instant, out: &mut Events) {
-        self.count_unacknowledged();
+        if self.is_due {
+            self.count_unacknowledged();
+            self.rate(now);
+        }
         loop {
             self.transmit_association(now);
             let Some(association) = &self.association else {
                 return;
             };
-            let unacknowledged: usize = self.unacknowledged.values().sum();
             if self.writing.is_empty()
                 || self.packets.len() >= PACKET_BACKLOG
                 || association.unsent() >= SCTP_BACKLOG
-                || unacknowledged >= self.identity.settings.send_window
+                || self.flight() >= self.max_flight()
             {
                 return;
             }
@@ -690,6 +723,36 @@ impl DtlsSession {
         written
     }
 
+    /// Bytes that were written and not acknowledged.
+    fn flight(&self) -> usize {
+        self.unacknowledged.values().sum()
+    }
+
+    /// How many of them there may be: twice what the path holds. More would only wait on the way, and SCTP looks through all of
+    /// them again and again.
+    fn max_flight(&self) -> usize {
+        let path = self.rate * self.min_rtt.unwrap_or(INITIAL_RTT).as_secs_f64();
+        (MIN_FLIGHT + 2 * path as usize).min(self.identity.settings.send_window)
+    }
+
+    /// Measure the rate at which what was written is acknowledged.
+    fn rate(&mut self, now: Instant) {
+        let acknowledged = self.written - self.flight() as u64;
+        let Some(rated_at) = self.rated_at else {
+            self.rated_at = Some(now);
+            self.acknowledged = acknowledged;
+            return;
+        };
+        let interval = now.duration_since(rated_at);
+        if interval >= RATE_INTERVAL.max(self.min_rtt.unwrap_or(INITIAL_RTT)) {
+            let sample = (acknowledged - self.acknowledged) as f64 / interval.as_secs_f64();
+            // It may rise at once, and falls slowly: a pause of the writer's says nothing of the path.
+            self.rate = sample.max(self.rate * 0.9);
+            self.rated_at = Some(now);
+            self.acknowledged = acknowledged;
+        }
+    }
+
     fn count_unacknowledged(&mut self) {
         if let Some(association) = &mut self.association {
             self.unacknowledged.retain(|id, bytes| {
@@ -701,9 +764,10 @@ impl DtlsSession {
 
     /// Everything that SCTP has to send becomes records.
     fn transmit_association(&mut self, now: Instant) {
-        let Some(association) = &mut self.association else {
+        let Some(association) = self.association.as_mut().filter(|_| self.is_due) else {
             return;
         };
+        self.is_due = false;
         let packets = association.poll_transmit(now);
         // As many at a time as the DTLS library holds.
         for batch in packets.chunks(identity::MAX_RECORDS / 2) {
@@ -1068,8 +1132,11 @@ impl Session for DtlsSession {
         {
             self.fail(&error);
         }
-        if let Some(association) = &mut self.association {
+        if let Some(association) = &mut self.association
+            && association.poll_timeout().is_some_and(|at| now >= at)
+        {
             association.handle_timeout(now);
+            self.is_due = true;
         }
         self.keep_alive(now);
     }
