@@ -41,6 +41,7 @@
  * await bob.stop()
  * ```
  */
+import { dtls } from './schemes/dtls/index.ts'
 import { quicDatagram } from './schemes/quic-datagram/index.ts'
 import { udpEndpoints } from './sockets/udp.ts'
 import { PsecTransport } from './transport/psec.ts'
@@ -168,7 +169,7 @@ export interface PsecInit extends InboundLimits, SessionLimits, Omit<PsecUpgrade
   /**
    * The security schemes to offer and accept, most wanted first
    *
-   * @default [quicDatagram()]
+   * @default [quicDatagram(), dtls()]
    */
   schemes?: SecurityScheme[]
 
@@ -236,7 +237,7 @@ export interface PsecComponents {
 export function psec (init: PsecInit = {}): (components: PsecComponents) => Transport<PsecDialEvents> {
   return (components) => new PsecTransport(components, {
     ...init,
-    schemes: init.schemes ?? [quicDatagram()],
+    schemes: init.schemes ?? [quicDatagram(), dtls()],
     endpoints: init.endpoints ?? udpEndpoints
   })
 }

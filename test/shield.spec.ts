@@ -460,7 +460,7 @@ describe('strangers who have to prove their address', () => {
       await eventually(() => rejected.answers.length === 1)
       expect(rejected.answers.map(bytes => [...bytes])).to.deep.equal([[255]])
 
-      await expectEcho(await dial(await createNode({ listen: [] }), bob.address))
+      await expectEcho(await dial(await createNode({ listen: [], psec: { schemes: [quicDatagram()] } }), bob.address))
       expect(stats(bob).validated).to.equal(1)
     })
 
@@ -554,7 +554,7 @@ describe('strangers who have to prove their address', () => {
       expect(pending(bob)).to.equal(4)
       expect(stub.responses).to.have.lengthOf(2)
 
-      await expectEcho(await dial(await createNode({ listen: [] }), bob.address))
+      await expectEcho(await dial(await createNode({ listen: [], psec: { schemes: [quicDatagram()] } }), bob.address))
       expect(events(bob, 'turned_away_unproven')).to.equal(2)
     })
 

@@ -1198,8 +1198,11 @@ impl Session for DtlsSession {
         max_datagrams: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        if self.is_prepared() || self.muted {
+        if self.muted {
             self.packets.clear();
+        }
+        // What answers a remote that was quicker than JavaScript leaves when that says so, not when it is missed.
+        if self.is_prepared() {
             return None;
         }
         let first = loop {
