@@ -184,6 +184,7 @@ export function psec (init: PsecInit = {}): (components: PsecComponents) => Tran
 
 export { datagrams } from './datagrams/index.ts'
 export * from './errors.ts'
+export { dtls } from './schemes/dtls/index.ts'
 export { quicDatagram } from './schemes/quic-datagram/index.ts'
 export { negotiation } from './sessions.ts'
 export { MemoryNetwork } from './sockets/memory.ts'
@@ -196,6 +197,7 @@ export type { DatagramEvent, DatagramFlow, DatagramFlowEvents, DatagramFlowHandl
 export type { ConnectionNegotiation } from './sessions.ts'
 export type { ConfirmPolicy } from './confirm/index.ts'
 export type { Proposals, Role } from './negotiation/index.ts'
+export type { DtlsInit } from './schemes/dtls/index.ts'
 export type { QuicDatagramInit } from './schemes/quic-datagram/index.ts'
 export type { ChannelBinding, InitiateOptions, Initiation, ProceedOptions, RespondOptions, SchemeContext, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler, SecurityScheme } from './schemes/index.ts'
 export type { EndpointShield, OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './sockets/index.ts'

@@ -16,6 +16,7 @@ import { eventually } from './fixtures/eventually.ts'
 import { MemoryClock } from './fixtures/memory-clock.ts'
 import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
+import { describeSchemes } from './fixtures/schemes.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
 import type { Datagrams } from '../src/index.ts'
@@ -111,7 +112,7 @@ describe('proposals of which nothing can come', () => {
   })
 })
 
-describe('proposals from the address of a peer that is connected', () => {
+describeSchemes('proposals from the address of a peer that is connected', ({ createNode, protocol, firstByte }) => {
   afterEach(stopNodes)
 
   it('are taken up so many at a time, however many come', async () => {
@@ -126,8 +127,8 @@ describe('proposals from the address of a peer that is connected', () => {
         relay.inject(encodeFrame({
           type: 'propose',
           peerId: await strangerId(),
-          schemes: [QUIC_DATAGRAM],
-          initiationPacket: new Uint8Array(1_200).fill(0xc0)
+          schemes: [protocol],
+          initiationPacket: new Uint8Array(1_200).fill(firstByte)
         }))
       }
 
@@ -139,8 +140,10 @@ describe('proposals from the address of a peer that is connected', () => {
       relay.close()
     }
   })
+})
 
-  it('may be so many at once, and so many a second', async () => {
+describe('a bucket of tokens', () => {
+  it('has so many at once, and so many a second', async () => {
     const clock = new MemoryClock()
     const bucket = new TokenBucket({ burst: 3, perSecond: 2, clock })
     const take = (): boolean[] => [bucket.take(), bucket.take(), bucket.take(), bucket.take()]

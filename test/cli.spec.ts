@@ -16,6 +16,7 @@ import { main } from '../src/cli/main.ts'
 import { psec } from '../src/index.ts'
 import { encodeFrame } from '../src/wire/index.ts'
 import { PsecCommand } from './fixtures/psec-command.ts'
+import { schemes } from './fixtures/schemes.ts'
 import type { Libp2p, Stream } from '@libp2p/interface'
 
 const QUIC_DATAGRAM = '/quic-datagram/1.0.0'
@@ -106,11 +107,11 @@ describe('psec command', () => {
       })
     }
 
-    it('says that a scheme is not in this version', async () => {
-      const command = await run('listen', '--schemes', 'quic-datagram,dtls')
+    it('says that a scheme is not in this version, and which are', async () => {
+      const command = await run('listen', '--schemes', 'quic-datagram,noise')
 
       expect(command.status).to.equal(2)
-      expect(command.stderr).to.include('"dtls" is not in this version')
+      expect(command.stderr).to.include('"noise" is not in this version').and.include('quic-datagram, dtls')
     })
 
     it('explains itself', async () => {
@@ -474,6 +475,31 @@ describe('psec command', () => {
       expect(send.events[0]).to.have.property('event', 'connection')
       expect(await readdir(inbox)).to.deep.equal(['photo.jpg'])
       expect(await readFile(join(inbox, 'photo.jpg'))).to.equalBytes(content)
+    })
+
+    for (const { name, protocol, shortName } of schemes) {
+      it(`sends by ${name} if that is what --schemes says`, async () => {
+        const { listener, address } = await listen('--out', await makeInbox(), '--schemes', shortName)
+        const { path, sha256 } = await makeFile('photo.jpg', 3_000_001)
+        const send = await run('send', '--json', address, path, '--schemes', shortName)
+
+        expect(send.stderr).to.equal('')
+        expect(await send.event('connection')).to.include({ scheme: protocol, role: 'initiator', confirmed: true })
+        expect(await send.event('sent')).to.include({ sha256 })
+        expect(await listener.event('connection')).to.include({ scheme: protocol, role: 'responder', confirmed: true })
+        expect(await listener.event('file')).to.include({ sha256 })
+      })
+    }
+
+    it('offers the schemes in the order of --schemes', async () => {
+      const { address } = await listen('--out', await makeInbox(), '--schemes', schemes.map(({ shortName }) => shortName).join(','))
+      const { path } = await makeFile('file', 100)
+
+      for (const offered of [schemes, [...schemes].reverse()]) {
+        const send = await run('send', '--json', address, path, '--schemes', offered.map(({ shortName }) => shortName).join(','))
+
+        expect(await send.event('connection')).to.have.property('scheme', offered[0].protocol)
+      }
     })
 
     it('sends several files, empty ones, too', async () => {

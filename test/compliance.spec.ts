@@ -1,23 +1,24 @@
 import muxerTests from '@libp2p/interface-compliance-tests/stream-muxer'
 import transportTests from '@libp2p/interface-compliance-tests/transport'
-import { PSEC, psec, quicDatagram } from '../src/index.ts'
+import { PSEC, psec } from '../src/index.ts'
 import { SessionRecord } from '../src/sessions.ts'
 import { udpEndpoints } from '../src/sockets/udp.ts'
 import { MUXER_PROTOCOL, PsecMuxerFactory } from '../src/transport/muxer.ts'
 import { announceStreams } from './fixtures/announced-session.ts'
 import { nodeDefaults } from './fixtures/nodes.ts'
 import { plaintext } from './fixtures/plaintext-scheme.ts'
+import { schemes } from './fixtures/schemes.ts'
 import { createSessionPair } from './fixtures/session-pair.ts'
 import type { SessionPair } from './fixtures/session-pair.ts'
 import type { SecurityScheme } from '../src/index.ts'
 import type { SecuredSocket } from '../src/upgrader/index.ts'
 
-function transportCompliance (host: string, schemes?: SecurityScheme[]): void {
+function transportCompliance (host: string, scheme: SecurityScheme): void {
   transportTests({
     async setup () {
       const config = {
         ...nodeDefaults,
-        transports: [psec({ schemes })]
+        transports: [psec({ schemes: [scheme] })]
       }
 
       return {
@@ -84,19 +85,21 @@ function muxerCompliance (scheme: SecurityScheme): void {
 }
 
 describe('compliance over UDP', () => {
-  describe('QUIC DATAGRAM, IPv4', () => {
-    transportCompliance('/ip4/127.0.0.1')
-  })
+  for (const { name, create } of schemes) {
+    describe(`${name}, IPv4`, () => {
+      transportCompliance('/ip4/127.0.0.1', create())
+    })
 
-  describe('QUIC DATAGRAM, IPv6', () => {
-    transportCompliance('/ip6/::1')
-  })
+    describe(`${name}, IPv6`, () => {
+      transportCompliance('/ip6/::1', create())
+    })
+
+    describe(`stream muxer on ${name}`, () => {
+      muxerCompliance(create())
+    })
+  }
 
   describe('a scheme in TypeScript', () => {
-    transportCompliance('/ip4/127.0.0.1', [plaintext()])
-  })
-
-  describe('stream muxer on QUIC DATAGRAM', () => {
-    muxerCompliance(quicDatagram())
+    transportCompliance('/ip4/127.0.0.1', plaintext())
   })
 })

@@ -5,14 +5,15 @@
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { expect } from 'aegir/chai'
-import { negotiation, quicDatagram } from '../src/index.ts'
+import { negotiation } from '../src/index.ts'
 import { compareIds } from '../src/negotiation/index.ts'
 import { encodeFrame } from '../src/wire/index.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { Meddler } from './fixtures/meddler.ts'
-import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
+import { getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
-import { STRONG, WEAK, weak } from './fixtures/weak-scheme.ts'
+import { renamed } from './fixtures/renamed-scheme.ts'
+import { describeSchemes } from './fixtures/schemes.ts'
 import type { ConfirmPolicy } from '../src/index.ts'
 import type { Meddling, Side } from './fixtures/meddler.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
@@ -54,6 +55,10 @@ interface Row {
 }
 
 type Edit = (proposal: Propose) => Propose
+
+/** One is as good as the other, but the nodes don't know that */
+const STRONG = '/strong-test/1.0.0'
+const WEAK = '/weak-test/0.9.0'
 
 const MALLORY = Uint8Array.of(0x00, 0x24, 0x08, 0x01, 0x12, 0x20, ...new Uint8Array(32).fill(7))
 const LOWEST = Uint8Array.of(0x00, 0x24, 0x08, 0x01, 0x12, 0x20, ...new Uint8Array(32))
@@ -215,7 +220,7 @@ function other (side: Side): Side {
   return side === 'alice' ? 'bob' : 'alice'
 }
 
-describe('somebody in the middle', () => {
+describeSchemes('somebody in the middle', ({ create: createScheme, createNode }) => {
   let meddler: Meddler | undefined
   let keys: Record<'lower' | 'higher', PrivateKey>
 
@@ -283,7 +288,7 @@ describe('somebody in the middle', () => {
         privateKey,
         metrics: metrics.metrics,
         psec: {
-          schemes: [quicDatagram(), weak()],
+          schemes: [renamed(STRONG, createScheme()), renamed(WEAK, createScheme())],
           confirm: policy,
           initiationPacket,
           negotiationTimeout: PATIENCE,

@@ -8,13 +8,14 @@ import { EarlyDatagrams } from '../src/datagrams/early-datagrams.ts'
 import { decode, encode, prefixLength } from '../src/datagrams/quic-varint.ts'
 import { SessionFlows } from '../src/datagrams/session-flows.ts'
 import { DatagramTooLargeError } from '../src/errors.ts'
-import { datagrams, MemoryNetwork, psec, quicDatagram } from '../src/index.ts'
+import { datagrams, MemoryNetwork, psec } from '../src/index.ts'
 import { findSession } from '../src/sessions.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { MemoryClock } from './fixtures/memory-clock.ts'
 import { createNode, stopNodes } from './fixtures/nodes.ts'
 import { plaintext } from './fixtures/plaintext-scheme.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
+import { describeSchemes, schemes } from './fixtures/schemes.ts'
 import type { DatagramFlow, Datagrams, PsecInit } from '../src/index.ts'
 import type { DatagramSession } from '../src/sessions.ts'
 import type { Connection, Libp2p, Stream, StreamCloseEvent } from '@libp2p/interface'
@@ -434,10 +435,13 @@ function datagramTests (name: string, createInit: () => PsecInit): void {
   })
 }
 
-datagramTests('QUIC DATAGRAM', () => ({ schemes: [quicDatagram()] }))
+for (const { name, create } of schemes) {
+  datagramTests(name, () => ({ schemes: [create()] }))
+}
+
 datagramTests('a scheme in TypeScript', () => ({ schemes: [plaintext()], endpoints: new MemoryNetwork() }))
 
-describe('a flow\'s send queue', () => {
+describeSchemes('a flow\'s send queue', ({ createNode }) => {
   afterEach(stopNodes)
 
   it('says when it is full, and when there is room again', async () => {
@@ -481,7 +485,7 @@ describe('a flow\'s send queue', () => {
   })
 })
 
-describe('datagrams on the wire', () => {
+describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) => {
   let alice: Pair['alice']
   let bob: Libp2p
 
@@ -540,9 +544,8 @@ describe('datagrams on the wire', () => {
     const connection = await setup()
     const flows = await accept(alice)
     const { id } = await openControlStream(connection, GAME)
-    // what the scheme gives out next: QUIC's client-initiated bidirectional streams are four apart (RFC 9000, section
-    // 2.1)
-    const nextId = Number(id) + 4
+    // what the scheme gives out next
+    const nextId = Number(id) + streamIdStep
     sendRaw(connection, nextId, 1)
     sendRaw(connection, nextId, 2)
     const stream = await openControlStream(connection, GAME)
@@ -615,7 +618,7 @@ describe('datagrams on the wire', () => {
   it('need a transport that carries them', async () => {
     const config = {
       listen: ['/ip4/127.0.0.1/tcp/0'],
-      transports: [tcp(), psec()],
+      transports: [tcp(), psec({ schemes: [create()] })],
       connectionEncrypters: [noise()],
       streamMuxers: [yamux()],
       services: { datagrams: datagrams() }

@@ -1,3 +1,5 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
@@ -5,7 +7,8 @@ import { expect } from 'aegir/chai'
 import { pipe } from 'it-pipe'
 import { negotiation } from '../src/index.ts'
 import { eventually } from './fixtures/eventually.ts'
-import { createNode, stopNodes } from './fixtures/nodes.ts'
+import { stopNodes } from './fixtures/nodes.ts'
+import { describeSchemes } from './fixtures/schemes.ts'
 import type { Libp2p } from '@libp2p/interface'
 
 /**
@@ -18,7 +21,7 @@ function portOf (node: Libp2p): number {
   return [...ports][0]
 }
 
-describe('js-libp2p over PSEC', () => {
+describeSchemes('js-libp2p over PSEC', ({ createNode, protocol }) => {
   afterEach(stopNodes)
 
   it('identifies', async () => {
@@ -75,6 +78,42 @@ describe('js-libp2p over PSEC', () => {
     expect(answer).to.equal('ANYBODY THERE?')
   })
 
+  it('moves megabytes on one stream while others come and go', async () => {
+    const bob = await createNode({ services: { ping: ping() } })
+    const alice = await createNode({ services: { ping: ping() } })
+    const chunk = randomBytes(64 * 1024)
+    const sent = createHash('sha256')
+    const received = createHash('sha256')
+    const done = Promise.withResolvers<void>()
+    await bob.handle('/store/1.0.0', async (stream) => {
+      for await (const chunk of stream) {
+        received.update(chunk.subarray())
+      }
+
+      done.resolve()
+    })
+
+    const stream = await alice.dialProtocol(bob.getMultiaddrs(), '/store/1.0.0')
+
+    for (let i = 0; i < 32 * 16; i++) {
+      chunk[0] = i
+      sent.update(chunk)
+
+      if (!stream.send(chunk.slice())) {
+        await once(stream, 'drain')
+      }
+
+      if (i % 64 === 0) {
+        await alice.services.ping.ping(bob.peerId)
+      }
+    }
+
+    await stream.close()
+    await done.promise
+
+    expect(received.digest('hex')).to.equal(sent.digest('hex'))
+  })
+
   it('gossips through three nodes', async () => {
     const services = { identify: identify(), pubsub: gossipsub({ allowPublishToZeroTopicPeers: true }) }
     const [alice, bob, carol] = [await createNode({ services }), await createNode({ services }), await createNode({ services })]
@@ -124,9 +163,9 @@ describe('js-libp2p over PSEC', () => {
     await eventually(() => bob.getConnections().length === 1)
     const accepted = negotiation(bob.getConnections()[0])
 
-    expect(dialled).to.include({ scheme: '/quic-datagram/1.0.0', role: 'initiator', simultaneous: false })
+    expect(dialled).to.include({ scheme: protocol, role: 'initiator', simultaneous: false })
     expect(dialled?.timings.secured).to.be.at.least(dialled?.timings.agreed ?? Infinity)
-    expect(accepted).to.include({ scheme: '/quic-datagram/1.0.0', role: 'responder', simultaneous: false })
+    expect(accepted).to.include({ scheme: protocol, role: 'responder', simultaneous: false })
     expect(accepted?.remoteSchemes).to.deep.equal(dialled?.localSchemes)
   })
 })

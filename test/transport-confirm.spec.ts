@@ -7,10 +7,12 @@ import { TypedEventEmitter } from 'main-event'
 import { MemoryNetwork, negotiation, psec } from '../src/index.ts'
 import { ECHO, expectEcho } from './fixtures/echo.ts'
 import { eventually } from './fixtures/eventually.ts'
-import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
+import { getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
 import { plaintext } from './fixtures/plaintext-scheme.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
+import { describeSchemes } from './fixtures/schemes.ts'
 import type { ConfirmPolicy } from '../src/index.ts'
+import type { createNode, NodeOptions } from './fixtures/nodes.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
 import type { Connection, Libp2p, Stream } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
@@ -39,8 +41,8 @@ interface Node extends Libp2p {
   opened: Connection[]
 }
 
-async function createConfirmingNode (confirm?: ConfirmPolicy, options: Parameters<typeof createNode>[0] = {}): Promise<Node> {
-  const node = await createNode({ ...options, psec: { confirm, ...options.psec } })
+async function setUpNode (create: typeof createNode, confirm?: ConfirmPolicy, options: NodeOptions<any> = {}): Promise<Node> {
+  const node = await create({ ...options, psec: { confirm, ...options.psec } })
   const opened: Connection[] = []
   node.addEventListener('connection:open', ({ detail }) => { opened.push(detail) })
   await node.handle(ECHO, async (stream) => {
@@ -67,7 +69,9 @@ async function confirmed (connection: Connection): Promise<boolean | undefined> 
   return negotiation(connection)?.confirmation
 }
 
-describe('confirmation', () => {
+describeSchemes('confirmation', ({ createNode }) => {
+  const createConfirmingNode = async (confirm?: ConfirmPolicy, options?: NodeOptions<any>): Promise<Node> => setUpNode(createNode, confirm, options)
+
   afterEach(stopNodes)
 
   describe('by the policies of dialler and listener', () => {
@@ -261,8 +265,10 @@ describe('confirmation', () => {
 
     expect(await confirmed(await dial(alice, anonymous(bob)))).to.be.true()
   })
+})
 
-  it('has options that are checked', async () => {
+describe('the options of the confirmation', () => {
+  it('are checked', async () => {
     const privateKey = await generateKeyPair('Ed25519')
     const components = { privateKey, peerId: peerIdFromPrivateKey(privateKey), logger: defaultLogger(), events: new TypedEventEmitter() }
 

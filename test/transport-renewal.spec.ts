@@ -8,16 +8,16 @@ import { generateKeyPair } from '@libp2p/crypto/keys'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { expect } from 'aegir/chai'
-import { datagrams, quicDatagram } from '../src/index.ts'
-import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
+import { datagrams } from '../src/index.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
 import { encodeFrame } from '../src/wire/index.ts'
 import { expectEcho, handleEcho } from './fixtures/echo.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
-import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
+import { getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
 import { PLAINTEXT_PROTOCOL, plaintext } from './fixtures/plaintext-scheme.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
+import { describeSchemes } from './fixtures/schemes.ts'
 import { StubScheme, StubSession } from './fixtures/stub-scheme.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { NodeOptions } from './fixtures/nodes.ts'
@@ -55,12 +55,12 @@ async function dial (node: Libp2p<any>, ma: Multiaddr, options: { signal?: Abort
 /**
  * A proposal that differs from all others by its initiation packet
  */
-function forgedProposal (peerId: PeerId, scheme: string, packet: number): Uint8Array {
+function forgedProposal (peerId: PeerId, scheme: string, packet: number, firstByte: number = packet): Uint8Array {
   return encodeFrame({
     type: 'propose',
     peerId: peerId.toMultihash().bytes,
     schemes: [scheme],
-    initiationPacket: new Uint8Array(1200).fill(packet)
+    initiationPacket: Uint8Array.of(firstByte, ...new Uint8Array(1199).fill(packet))
   })
 }
 
@@ -70,7 +70,7 @@ function events ({ counters }: RecordedMetrics, event: string): number {
     .reduce((sum, [, count]) => sum + count, 0)
 }
 
-describe('a remote that proposes afresh', () => {
+describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol, firstByte }) => {
   const relays: UdpRelay[] = []
 
   afterEach(async () => {
@@ -164,7 +164,7 @@ describe('a remote that proposes afresh', () => {
       const socket = endpoints.endpoints[0].get(relay.outside)
 
       for (let i = 1; i <= 5; i++) {
-        relay.inject(forgedProposal(i % 2 === 0 ? alice.peerId : (await strangerId()), forged, 0xc0 + i))
+        relay.inject(forgedProposal(i % 2 === 0 ? alice.peerId : (await strangerId()), forged, i, firstByte))
         await eventually(() => events(metrics, 'renewal') === i)
         await expectEcho(connection)
         flow.send(Uint8Array.of(i))
@@ -184,24 +184,24 @@ describe('a remote that proposes afresh', () => {
     }
 
     it('is answered, and a forgery does not disturb the session', async () => {
-      await expectUndisturbed({}, QUIC_DATAGRAM)
+      await expectUndisturbed({}, protocol)
     })
 
     it('does not disturb a session of a scheme in JavaScript by one of the engine', async () => {
-      await expectUndisturbed({ schemes: [plaintext(), quicDatagram()] }, QUIC_DATAGRAM)
+      await expectUndisturbed({ schemes: [plaintext(), create()] }, protocol)
     })
 
     it('does not disturb a session of the engine by a scheme in JavaScript', async () => {
-      await expectUndisturbed({ schemes: [quicDatagram(), plaintext()] }, PLAINTEXT_PROTOCOL)
+      await expectUndisturbed({ schemes: [create(), plaintext()] }, PLAINTEXT_PROTOCOL)
     })
 
     for (const [name, first, second] of [
-      ['the same scheme', quicDatagram, quicDatagram],
-      ['a scheme in JavaScript', quicDatagram, plaintext],
-      ['a scheme of the engine', plaintext, quicDatagram]
+      ['the same scheme', create, create],
+      ['a scheme in JavaScript', create, plaintext],
+      ['a scheme of the engine', plaintext, create]
     ] as const) {
       it(`gets a connection beside it by ${name} if it is another peer`, async () => {
-        const bob = await createNode({ psec: { schemes: [quicDatagram(), plaintext()] } })
+        const bob = await createNode({ psec: { schemes: [create(), plaintext()] } })
         await handleEcho(bob)
         const relay = await openRelay(bob)
         const alice = await dial(await createNode({ listen: [], psec: { schemes: [first()] } }), relay.address)
@@ -225,7 +225,7 @@ describe('a remote that proposes afresh', () => {
         await dial(await createNode({ listen: [] }), relay.address)
       ]
       await eventually(() => bob.getConnections().length === 2)
-      relay.inject(forgedProposal(await strangerId(), QUIC_DATAGRAM, 1))
+      relay.inject(forgedProposal(await strangerId(), protocol, 1))
       await eventually(() => events(metrics, 'renewal_ignored') === 1)
       await Promise.all(connections.map(expectEcho))
     })
@@ -244,7 +244,7 @@ describe('a remote that proposes afresh', () => {
       await handleEcho(bob)
       const relay = await openRelay(bob)
       const connection = await dial(await createNode({ listen: [] }), relay.address)
-      relay.inject(forgedProposal(await strangerId(), QUIC_DATAGRAM, 1))
+      relay.inject(forgedProposal(await strangerId(), protocol, 1))
       await eventually(() => events(metrics, 'renewal_ignored') === 1)
       await expectEcho(connection)
     })
@@ -259,7 +259,7 @@ describe('a remote that proposes afresh', () => {
       const connection = await dial(alice, relay.address)
       const toAlice = await UdpRelay.open(endpoints.endpoints[0].localAddress.port)
       relays.push(toAlice)
-      toAlice.inject(forgedProposal(await strangerId(), QUIC_DATAGRAM, 1))
+      toAlice.inject(forgedProposal(await strangerId(), protocol, 1))
       await expectEcho(connection)
       expect(toAlice.answers).to.be.empty()
     })

@@ -7,13 +7,13 @@ import { createLibp2p } from 'libp2p'
 import { HandshakeFailedError } from '../src/errors.ts'
 import { CODE_PSEC, encodeFrame, MemoryNetwork, negotiation, psec } from '../src/index.ts'
 import { compareIds } from '../src/negotiation/compare-ids.ts'
-import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { ECHO, expectEcho, handleEcho } from './fixtures/echo.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
-import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
+import { getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
 import { plaintext } from './fixtures/plaintext-scheme.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
+import { describeSchemes } from './fixtures/schemes.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
 import type { PsecDialEvents } from '../src/index.ts'
 import type { Connection, Libp2p, PeerId, PrivateKey } from '@libp2p/interface'
@@ -66,8 +66,8 @@ async function bindForger (): Promise<{ socket: Socket, address: string, send (d
   }
 }
 
-function proposalOf (privateKey: PrivateKey): Uint8Array {
-  return encodeFrame({ type: 'propose', peerId: privateKey.publicKey.toMultihash().bytes, schemes: [QUIC_DATAGRAM] })
+function proposalOf (privateKey: PrivateKey, scheme: string): Uint8Array {
+  return encodeFrame({ type: 'propose', peerId: privateKey.publicKey.toMultihash().bytes, schemes: [scheme] })
 }
 
 async function keyBelow (peerId: PeerId): Promise<PrivateKey> {
@@ -80,7 +80,8 @@ async function keyBelow (peerId: PeerId): Promise<PrivateKey> {
   }
 }
 
-describe('transport', () => {
+// all of it by each scheme: nothing above them may lean on what only one of them does
+describeSchemes('transport', ({ create, createNode, protocol }) => {
   afterEach(stopNodes)
 
   describe('dialling', () => {
@@ -159,7 +160,7 @@ describe('transport', () => {
 
     it('lets the remote choose a scheme that both speak', async () => {
       const bob = await createNode({ psec: { schemes: [plaintext()] } })
-      const alice = await createNode({ psec: { schemes: [new StubScheme('/unheard-of'), plaintext()] } })
+      const alice = await createNode({ psec: { schemes: [new StubScheme('/unheard-of'), create(), plaintext()] } })
       const connection = await alice.dial(bob.getMultiaddrs())
 
       expect(negotiation(connection)).to.have.property('scheme', plaintext().protocol)
@@ -188,8 +189,8 @@ describe('transport', () => {
 
     it('do not suffer when one of them is aborted', async () => {
       const network = new MemoryNetwork({ delay: 20 })
-      const bob = await createNode({ psec: { endpoints: network, schemes: [plaintext()] } })
-      const alice = await createNode({ psec: { endpoints: network, schemes: [plaintext()] } })
+      const bob = await createNode({ psec: { endpoints: network } })
+      const alice = await createNode({ psec: { endpoints: network } })
       const controller = new AbortController()
       const aborted = transportDial(alice, anonymous(bob), {
         signal: controller.signal,
@@ -234,7 +235,7 @@ describe('transport', () => {
     it('end as one connection when both sides dial at the same time', async () => {
       for (let round = 0; round < 5; round++) {
         const network = new MemoryNetwork({ delay: 10 })
-        const init = { endpoints: network, schemes: [plaintext()] }
+        const init = { endpoints: network }
         const nodes = [await createNode({ psec: init }), await createNode({ psec: init })]
         const [alice, bob] = nodes
         await Promise.all(nodes.map(handleEcho))
@@ -262,7 +263,7 @@ describe('transport', () => {
 
     it('let a dial join the handshake that the remote began', async () => {
       const network = new MemoryNetwork({ delay: 20 })
-      const scheme = plaintext()
+      const scheme = create()
       const responding = Promise.withResolvers<void>()
       const bob = await createNode({
         psec: {
@@ -277,7 +278,7 @@ describe('transport', () => {
           }]
         }
       })
-      const alice = await createNode({ psec: { endpoints: network, schemes: [scheme] } })
+      const alice = await createNode({ psec: { endpoints: network } })
       const toBob = alice.dial(bob.getMultiaddrs())
       await responding.promise
       const toAlice = await bob.dial(alice.getMultiaddrs())
@@ -290,7 +291,7 @@ describe('transport', () => {
     it('let a dial get through although somebody has forged a proposal of its remote', async () => {
       const [alice, forger] = [await createNode(), await bindForger()]
       const privateKey = await generateKeyPair('Ed25519')
-      await forger.send(proposalOf(privateKey), alice)
+      await forger.send(proposalOf(privateKey, protocol), alice)
       await once(forger.socket, 'message')
       await forger.close()
       const bob = await createNode({ privateKey, listen: [forger.address] })
@@ -308,7 +309,7 @@ describe('transport', () => {
       const privateKey = await keyBelow(alice.peerId)
       const connecting = transportDial(alice, multiaddr(forger.address))
       await once(forger.socket, 'message')
-      await forger.send(proposalOf(privateKey), alice)
+      await forger.send(proposalOf(privateKey, protocol), alice)
       await forger.close()
       const bob = await createNode({ privateKey, listen: [forger.address] })
 
@@ -485,6 +486,24 @@ describe('transport', () => {
           onProgress: (evt) => { evt.type === step && controller.abort(reason) }
         })).to.eventually.be.rejectedWith(reason)
         await eventually(() => endpoints.openSockets() === 0)
+      })
+    }
+
+    for (const step of ['psec:propose', 'psec:agreed', 'psec:secured'] as const) {
+      it(`at ${step}, leaving nothing on either side`, async () => {
+        const endpoints = trackEndpoints()
+        const bob = await createNode()
+        const alice = await createNode({ listen: [], psec: { endpoints } })
+        const controller = new AbortController()
+
+        await expect(transportDial(alice, anonymous(bob), {
+          signal: controller.signal,
+          onProgress: (evt) => { evt.type === step && controller.abort(reason) }
+        })).to.eventually.be.rejectedWith(reason)
+        await eventually(() => endpoints.openSockets() === 0 && bob.getConnections().length === 0)
+        expect(alice.getConnections()).to.be.empty()
+
+        expect((await transportDial(alice, anonymous(bob))).status).to.equal('open')
       })
     }
 

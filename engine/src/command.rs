@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::identity::QuicIdentity;
+use crate::identity::{Identity, QuicIdentity};
 use crate::shield::Policy;
 
 pub enum Command {
@@ -44,7 +44,7 @@ pub enum Command {
     /// Take the flow over as the responder.
     Respond {
         session: u32,
-        identity: Arc<QuicIdentity>,
+        identity: Identity,
         peer: Peer,
         early: Vec<Vec<u8>>,
     },

@@ -17,10 +17,13 @@ use quinn_proto::{
 };
 
 use crate::command::{Command, Peer};
+#[cfg(feature = "dtls")]
+use crate::dtls::{self, DtlsIdentity, DtlsSession};
 use crate::events::{Events, MAX_WAITING_BYTES};
-use crate::identity::QuicIdentity;
+use crate::identity::Identity;
 use crate::notice::{CloseCause, Notice};
-use crate::session::{Session, Terms};
+use crate::quic::{QuicSession, Terms};
+use crate::session::{AnySession, Session};
 use crate::shield::{Shield, Verdict};
 
 /// Datagrams outside the schemes that may wait for JavaScript; more are dropped and counted.
@@ -72,14 +75,41 @@ struct Flow {
     /// Responders that wait for the initiator's first packet, which goes to the first of them.
     expecting: VecDeque<Expected>,
     sessions: usize,
+    /// Those of DTLS among them. Its packets do not say which session they are of: each of them looks.
+    #[cfg(feature = "dtls")]
+    dtls: Vec<u32>,
     /// An initiator's session that has not been told to proceed.
     prepared: Option<u32>,
 }
 
 struct Expected {
     session: u32,
-    config: Arc<ServerConfig>,
-    terms: Terms,
+    role: Responder,
+}
+
+/// What makes the session of a responder, once the initiator's first packet is there.
+enum Responder {
+    Quic(Arc<ServerConfig>, Terms),
+    #[cfg(feature = "dtls")]
+    Dtls(Arc<DtlsIdentity>, Peer),
+}
+
+impl Flow {
+    /// The first of those who wait for a first packet of their scheme.
+    fn take_expected(&mut self, is_it: impl Fn(&Responder) -> bool) -> Option<Expected> {
+        let index = self.expecting.iter().position(|it| is_it(&it.role))?;
+        self.expecting.remove(index)
+    }
+}
+
+/// Why a dial could not be begun.
+#[derive(Debug, thiserror::Error)]
+pub enum InitiateError {
+    #[error(transparent)]
+    Quic(#[from] ConnectError),
+    #[cfg(feature = "dtls")]
+    #[error(transparent)]
+    Dtls(#[from] dimpl::Error),
 }
 
 /// Where a datagram came from.
@@ -121,7 +151,7 @@ pub struct Core {
     any_stranger: bool,
     limits: Limits,
     shield: Shield,
-    sessions: HashMap<u32, (Session, SocketAddr)>,
+    sessions: HashMap<u32, (AnySession, SocketAddr)>,
     by_handle: HashMap<ConnectionHandle, u32>,
     timeouts: BTreeSet<(Instant, u32)>,
     timeout_of: HashMap<u32, Instant>,
@@ -174,7 +204,7 @@ impl Core {
         }
         for id in std::mem::take(&mut self.starved) {
             if let Some((session, _)) = self.sessions.get_mut(&id) {
-                session.resume(&mut self.events, |out| {
+                session.get().resume(&mut self.events, &|out| {
                     bytes + out.bytes() >= MAX_WAITING_BYTES
                 });
                 self.touch(id);
@@ -355,7 +385,7 @@ impl Core {
             self.timeouts.pop_first();
             self.timeout_of.remove(&id);
             if let Some((session, _)) = self.sessions.get_mut(&id) {
-                session.handle_timeout(now);
+                session.get().handle_timeout(now);
                 self.touch(id);
             }
         }
@@ -384,9 +414,10 @@ impl Core {
         let waiting = self.waiting_bytes;
         for id in &self.ready {
             if let Some((session, _)) = self.sessions.get_mut(id) {
-                session.process(now, &mut self.endpoint, &mut self.events, |out| {
-                    waiting + out.bytes() >= MAX_WAITING_BYTES
-                });
+                let full = |out: &Events| waiting + out.bytes() >= MAX_WAITING_BYTES;
+                session
+                    .get()
+                    .process(now, &mut self.endpoint, &mut self.events, &full);
             }
         }
     }
@@ -415,9 +446,9 @@ impl Core {
                 continue;
             };
             let waiting = self.waiting_bytes;
-            session.process(now, &mut self.endpoint, &mut self.events, |out| {
-                waiting + out.bytes() >= MAX_WAITING_BYTES
-            });
+            let full = |out: &Events| waiting + out.bytes() >= MAX_WAITING_BYTES;
+            let session = session.get();
+            session.process(now, &mut self.endpoint, &mut self.events, &full);
             if let Some(transmit) = session.poll_transmit(now, max_datagrams, buf) {
                 self.ready.push_back(id);
                 return Some(transmit);
@@ -447,9 +478,9 @@ impl Core {
         }
     }
 
-    fn with_session(&mut self, id: u32, act: impl FnOnce(&mut Session, &mut Events)) {
+    fn with_session(&mut self, id: u32, act: impl FnOnce(&mut dyn Session, &mut Events)) {
         if let Some((session, _)) = self.sessions.get_mut(&id) {
-            act(session, &mut self.events);
+            act(session.get(), &mut self.events);
             self.touch(id);
         }
     }
@@ -575,7 +606,7 @@ impl Core {
 
     fn tell(&mut self, handle: ConnectionHandle, event: ConnectionEvent) {
         if let Some(id) = self.by_handle.get(&handle).copied()
-            && let Some((session, _)) = self.sessions.get_mut(&id)
+            && let Some((AnySession::Quic(session), _)) = self.sessions.get_mut(&id)
         {
             session.handle_event(event);
             self.touch(id);
@@ -584,6 +615,10 @@ impl Core {
 
     /// Give a packet to the session it belongs to; false if there is none, and nothing has happened.
     fn route_to_session(&mut self, now: Instant, origin: Origin, data: BytesMut) -> bool {
+        #[cfg(feature = "dtls")]
+        if dtls::is_record(&data) {
+            return self.tell_dtls(now, origin, &data);
+        }
         match self.handle(now, origin, data, &mut Vec::new()) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 self.tell(handle, event);
@@ -616,6 +651,10 @@ impl Core {
     /// Give a packet to the session it belongs to, or to the responder that waits for it; false if nobody takes it. QUIC
     /// itself answers some that no session takes, if it may.
     fn route(&mut self, now: Instant, origin: Origin, data: BytesMut, may_answer: bool) -> bool {
+        #[cfg(feature = "dtls")]
+        if dtls::is_record(&data) {
+            return self.tell_dtls(now, origin, &data) || self.begin_dtls(now, origin, &data);
+        }
         let mut buf = Vec::new();
         match self.handle(now, origin, data, &mut buf) {
             None => return false,
@@ -630,22 +669,22 @@ impl Core {
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
-                let expecting = self
+                let expected = self
                     .flows
                     .get_mut(&origin.remote)
-                    .and_then(|flow| flow.expecting.pop_front());
-                let Some(expected) = expecting else {
+                    .and_then(|flow| flow.take_expected(|it| matches!(it, Responder::Quic(..))));
+                let Some(Expected {
+                    session: id,
+                    role: Responder::Quic(config, terms),
+                }) = expected
+                else {
                     self.endpoint.ignore(incoming);
                     return false;
                 };
-                let id = expected.session;
-                match self
-                    .endpoint
-                    .accept(incoming, now, &mut buf, Some(expected.config))
-                {
+                match self.endpoint.accept(incoming, now, &mut buf, Some(config)) {
                     Ok((handle, connection)) => {
-                        let session = Session::new(id, handle, connection, expected.terms);
-                        self.add_session(id, session, origin.remote);
+                        let session = QuicSession::new(id, handle, connection, terms);
+                        self.add_session(id, AnySession::Quic(Box::new(session)), origin.remote);
                     }
                     Err(error) => {
                         if let Some(transmit) = error.response {
@@ -657,6 +696,55 @@ impl Core {
                         self.forget_unused_flow(origin.remote);
                     }
                 }
+            }
+        }
+        true
+    }
+
+    /// Give a packet to the sessions of DTLS that it may be of; false if there is none.
+    #[cfg(feature = "dtls")]
+    fn tell_dtls(&mut self, now: Instant, origin: Origin, data: &[u8]) -> bool {
+        let full = self.is_full();
+        let Some(flow) = self.flows.get(&origin.remote) else {
+            return false;
+        };
+        let mut is_taken = false;
+        for id in flow.dtls.clone() {
+            if let Some((AnySession::Dtls(session), _)) = self.sessions.get_mut(&id)
+                && session.handle_datagram(now, origin.local, data, &mut self.events, full)
+            {
+                is_taken = true;
+                self.touch(id);
+            }
+        }
+        is_taken
+    }
+
+    /// Begin the session of the responder that waits for the first packet of DTLS; false if this is not one, or nobody does.
+    #[cfg(feature = "dtls")]
+    fn begin_dtls(&mut self, now: Instant, origin: Origin, data: &[u8]) -> bool {
+        if dtls::client_random(data).is_none() {
+            return false;
+        }
+        let expected = self
+            .flows
+            .get_mut(&origin.remote)
+            .and_then(|flow| flow.take_expected(|it| matches!(it, Responder::Dtls(..))));
+        let Some(Expected {
+            session: id,
+            role: Responder::Dtls(identity, peer),
+        }) = expected
+        else {
+            return false;
+        };
+        match DtlsSession::respond(id, now, identity, peer) {
+            Ok(session) => {
+                self.add_session(id, AnySession::Dtls(Box::new(session)), origin.remote);
+                self.tell_dtls(now, origin, data);
+            }
+            Err(error) => {
+                self.closed(id, CloseCause::Failed, error.to_string());
+                self.forget_unused_flow(origin.remote);
             }
         }
         true
@@ -675,21 +763,30 @@ impl Core {
             .push_notice(id, Notice::Closed { cause, message });
     }
 
-    fn add_session(&mut self, id: u32, session: Session, remote: SocketAddr) {
-        self.by_handle.insert(session.handle(), id);
+    fn add_session(&mut self, id: u32, session: AnySession, remote: SocketAddr) {
+        let flow = self.flows.entry(remote).or_default();
+        flow.sessions += 1;
+        match &session {
+            AnySession::Quic(session) => {
+                self.by_handle.insert(session.handle(), id);
+            }
+            #[cfg(feature = "dtls")]
+            AnySession::Dtls(_) => flow.dtls.push(id),
+        }
         self.sessions.insert(id, (session, remote));
-        self.flows.entry(remote).or_default().sessions += 1;
         self.touch(id);
     }
 
     fn forget_session(&mut self, id: u32, remote: SocketAddr) {
-        if let Some((session, _)) = self.sessions.remove(&id) {
+        if let Some((AnySession::Quic(session), _)) = self.sessions.remove(&id) {
             self.by_handle.remove(&session.handle());
         }
         self.set_timeout(id, None);
         self.forget_prepared(id, remote);
         if let Some(flow) = self.flows.get_mut(&remote) {
             flow.sessions = flow.sessions.saturating_sub(1);
+            #[cfg(feature = "dtls")]
+            flow.dtls.retain(|it| *it != id);
         }
         self.forget_unused_flow(remote);
     }
@@ -718,18 +815,29 @@ impl Core {
         &mut self,
         now: Instant,
         id: u32,
-        identity: Arc<QuicIdentity>,
+        identity: Identity,
         peer: Peer,
         max_first_datagram: usize,
-    ) -> Result<Vec<Vec<u8>>, ConnectError> {
-        let terms = Terms::new(identity);
-        let config = terms
-            .identity
-            .client_config(peer.max_udp_payload, &terms.goodbye);
-        // The name goes into SNI, which libp2p does not use (its TLS specification).
-        let (handle, connection) = self.endpoint.connect(now, config, peer.remote, "l")?;
-        let mut session = Session::new(id, handle, connection, terms);
-        let mut first_flight = session.prepare(now);
+    ) -> Result<Vec<Vec<u8>>, InitiateError> {
+        let (session, mut first_flight) = match identity {
+            Identity::Quic(identity) => {
+                let terms = Terms::new(identity);
+                let config = terms
+                    .identity
+                    .client_config(peer.max_udp_payload, &terms.goodbye);
+                // The name goes into SNI, which libp2p does not use (its TLS specification).
+                let (handle, connection) = self.endpoint.connect(now, config, peer.remote, "l")?;
+                let mut session = QuicSession::new(id, handle, connection, terms);
+                let first_flight = session.prepare(now);
+                (AnySession::Quic(Box::new(session)), first_flight)
+            }
+            #[cfg(feature = "dtls")]
+            Identity::Dtls(identity) => {
+                let mut session = DtlsSession::initiate(id, now, identity, peer)?;
+                let first_flight = session.prepare();
+                (AnySession::Dtls(Box::new(session)), first_flight)
+            }
+        };
         if first_flight
             .first()
             .is_some_and(|first| first.len() > max_first_datagram)
@@ -746,7 +854,7 @@ impl Core {
             return;
         };
         let remote = *remote;
-        let first_flight = session.proceed();
+        let first_flight = session.get().proceed();
         self.forget_prepared(id, remote);
         if send_first_flight {
             for datagram in first_flight {
@@ -761,21 +869,24 @@ impl Core {
         &mut self,
         now: Instant,
         id: u32,
-        identity: Arc<QuicIdentity>,
+        identity: Identity,
         peer: Peer,
         early: Vec<Vec<u8>>,
     ) {
-        let terms = Terms::new(identity);
-        let config = terms
-            .identity
-            .server_config(peer.max_udp_payload, &terms.goodbye);
-        // quinn wants one to look at first packets at all; which one a session gets is said when it is accepted.
-        self.endpoint.set_server_config(Some(config.clone()));
-        let expected = Expected {
-            session: id,
-            config,
-            terms,
+        let role = match identity {
+            Identity::Quic(identity) => {
+                let terms = Terms::new(identity);
+                let config = terms
+                    .identity
+                    .server_config(peer.max_udp_payload, &terms.goodbye);
+                // quinn wants one to look at first packets at all; which one a session gets is said when it is accepted.
+                self.endpoint.set_server_config(Some(config.clone()));
+                Responder::Quic(config, terms)
+            }
+            #[cfg(feature = "dtls")]
+            Identity::Dtls(identity) => Responder::Dtls(identity, peer),
         };
+        let expected = Expected { session: id, role };
         let flow = self.flows.entry(peer.remote).or_default();
         flow.expecting.push_front(expected);
         self.hand_over(now, peer.remote, peer.local, early);

@@ -14,6 +14,14 @@ use rustls::pki_types::CertificateDer;
 use crate::congestion::Goodbye;
 use crate::tls::Libp2pVerifier;
 
+/// What sessions of a scheme are made from, on either side.
+#[derive(Clone)]
+pub enum Identity {
+    Quic(Arc<QuicIdentity>),
+    #[cfg(feature = "dtls")]
+    Dtls(Arc<crate::dtls::DtlsIdentity>),
+}
+
 /// Settings of QUIC sessions; JavaScript decides them all.
 #[derive(Clone, Debug)]
 pub struct QuicSettings {
@@ -44,13 +52,16 @@ pub enum IdentityError {
     Tls(#[from] crate::tls::TlsError),
     #[error("the cipher suites do not fit QUIC: {0}")]
     Cipher(#[from] quinn_proto::crypto::rustls::NoInitialCipherSuite),
+    #[cfg(feature = "dtls")]
+    #[error("the DTLS library refuses the configuration: {0}")]
+    Dtls(#[from] dimpl::Error),
 }
 
 impl QuicIdentity {
     /// `private_key` is protobuf-encoded, as libp2p stores keys.
     pub fn new(private_key: &[u8], settings: QuicSettings) -> Result<Self, IdentityError> {
         let keypair = Keypair::from_protobuf_encoding(private_key)?;
-        let tls = crate::tls::configurations(&keypair)?;
+        let tls = crate::tls::configurations(crate::tls::own_certificate(&keypair)?)?;
         Ok(Self {
             settings,
             client: Arc::new(tls.client.try_into()?),

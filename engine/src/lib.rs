@@ -1,16 +1,19 @@
 //! The native core of libp2p-psec: UDP ports, their flow tables, and the security schemes on them.
 //!
 //! JavaScript asks by commands and hears by events; but for the beginning of a dial, neither side waits for the other. A port's thread owns everything
-//! that belongs to it; what protocols do is decided in sans-IO parts ([`core`], [`session`]), what policy wants is decided
+//! that belongs to it; what protocols do is decided in sans-IO parts ([`core`], [`quic`], [`dtls`]), what policy wants is decided
 //! in JavaScript.
 
 mod command;
 mod congestion;
 mod core;
+#[cfg(feature = "dtls")]
+mod dtls;
 mod events;
 mod identity;
 mod notice;
 mod port;
+mod quic;
 mod session;
 mod shield;
 mod tls;
@@ -28,7 +31,9 @@ use napi_derive::napi;
 
 use crate::command::{Command, Peer};
 use crate::core::Limits;
-use crate::identity::{QuicIdentity, QuicSettings};
+#[cfg(feature = "dtls")]
+use crate::dtls::{DtlsIdentity, DtlsSettings};
+use crate::identity::{Identity, QuicIdentity, QuicSettings};
 use crate::notice::Notice;
 use crate::port::{Port, Shared};
 use crate::shield::{Answer, Policy};
@@ -52,9 +57,23 @@ pub struct QuicOptions {
     pub datagram_send_buffer: u32,
 }
 
+/// Settings of DTLS sessions; times in milliseconds, sizes in bytes.
+#[cfg(feature = "dtls")]
+#[napi(object)]
+pub struct DtlsOptions {
+    pub idle_timeout: u32,
+    pub keep_alive_interval: u32,
+    pub max_inbound_streams: u32,
+    pub receive_window: u32,
+    pub send_window: u32,
+    pub datagram_receive_buffer: u32,
+    pub max_packet_size: u32,
+    pub allow_dtls12: bool,
+}
+
 /// A node's certificate and settings for one scheme.
 #[napi]
-pub struct NativeIdentity(Arc<QuicIdentity>);
+pub struct NativeIdentity(Identity);
 
 #[napi]
 impl NativeIdentity {
@@ -71,7 +90,25 @@ impl NativeIdentity {
             datagram_send_buffer: options.datagram_send_buffer as usize,
         };
         QuicIdentity::new(&private_key, settings)
-            .map(|identity| Self(Arc::new(identity)))
+            .map(|identity| Self(Identity::Quic(Arc::new(identity))))
+            .map_err(|error| Error::new(Status::InvalidArg, error.to_string()))
+    }
+
+    #[cfg(feature = "dtls")]
+    #[napi(factory)]
+    pub fn dtls(private_key: Uint8Array, options: DtlsOptions) -> Result<Self> {
+        let settings = DtlsSettings {
+            idle_timeout: Duration::from_millis(options.idle_timeout.into()),
+            keep_alive: Duration::from_millis(options.keep_alive_interval.into()),
+            max_streams: u16::try_from(options.max_inbound_streams).unwrap_or(u16::MAX),
+            receive_window: options.receive_window,
+            send_window: options.send_window as usize,
+            datagram_receive_buffer: options.datagram_receive_buffer as usize,
+            max_packet_size: u16::try_from(options.max_packet_size).unwrap_or(u16::MAX),
+            allow_dtls12: options.allow_dtls12,
+        };
+        DtlsIdentity::new(&private_key, settings)
+            .map(|identity| Self(Identity::Dtls(Arc::new(identity))))
             .map_err(|error| Error::new(Status::InvalidArg, error.to_string()))
     }
 }
@@ -291,7 +328,11 @@ impl NativePort {
         max_proposals: u32,
         max_proposals_per_prefix: u32,
         max_unprepared: u32,
-    ) {
+    ) -> Result<()> {
+        let Identity::Quic(identity) = &identity.0 else {
+            let message = "only QUIC makes strangers prove their address";
+            return Err(Error::new(Status::InvalidArg, message));
+        };
         let answers = answers
             .into_iter()
             .map(|answer| Answer {
@@ -306,7 +347,8 @@ impl NativePort {
             max_unprepared,
         };
         self.shared
-            .command(Command::Shield(Some((identity.0.clone(), policy))));
+            .command(Command::Shield(Some((identity.clone(), policy))));
+        Ok(())
     }
 
     #[napi]

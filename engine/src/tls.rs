@@ -10,7 +10,9 @@ use libp2p_identity::{Keypair, PeerId};
 use libp2p_tls::certificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
@@ -42,11 +44,33 @@ pub struct Configurations {
     pub public_key_info: Vec<u8>,
 }
 
-/// The certificate is made here, and lives as long as the configurations do.
-pub fn configurations(keypair: &Keypair) -> Result<Configurations, TlsError> {
-    let (certificate, key) = certificate::generate(keypair)?;
+/// What one side shows to the other, and proves with.
+pub struct OwnCertificate {
+    pub certificate: CertificateDer<'static>,
+    pub private_key: PrivateKeyDer<'static>,
+    /// The certificate's public key, as DER of SubjectPublicKeyInfo.
+    pub public_key_info: Vec<u8>,
+}
+
+/// Make a certificate, with a key of its own, for an identity.
+pub fn own_certificate(keypair: &Keypair) -> Result<OwnCertificate, TlsError> {
+    let (certificate, private_key) = certificate::generate(keypair)?;
     let public_key_info = public_key_info(&certificate)
         .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(OwnCertificate {
+        certificate,
+        private_key,
+        public_key_info,
+    })
+}
+
+/// The certificate lives as long as the configurations do.
+pub fn configurations(own: OwnCertificate) -> Result<Configurations, TlsError> {
+    let OwnCertificate {
+        certificate,
+        private_key: key,
+        public_key_info,
+    } = own;
     let signer = provider().key_provider.load_private_key(key)?;
     let resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(
         vec![certificate],

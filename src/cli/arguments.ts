@@ -2,7 +2,7 @@
  * From the strings of a command line to what they mean. All of it throws `UsageError`.
  */
 import { multiaddr } from '@multiformats/multiaddr'
-import { quicDatagram } from '../index.ts'
+import { dtls, quicDatagram } from '../index.ts'
 import { PSEC } from '../transport/filters.ts'
 import { UsageError } from './errors.ts'
 import { printable } from './printable.ts'
@@ -14,7 +14,8 @@ import type { Multiaddr } from '@multiformats/multiaddr'
  * The schemes by their short names
  */
 const SCHEMES: Record<string, () => SecurityScheme> = {
-  'quic-datagram': () => quicDatagram()
+  'quic-datagram': () => quicDatagram(),
+  dtls: () => dtls()
 }
 
 /**

@@ -19,7 +19,7 @@ export const usage = `psec listen [--listen MULTIADDR]… [--schemes LIST] [--ke
 Runs a node until it is interrupted. It answers ping and echo, echoes datagrams, and receives files.
 
   --listen MULTIADDR  an address to listen on, may be given several times (/ip4/0.0.0.0/udp/0/psec)
-  --schemes LIST      schemes to accept by their short names, most wanted first: quic-datagram
+  --schemes LIST      schemes to accept by their short names, most wanted first: quic-datagram, dtls
   --key FILE          the node's identity, a protobuf-encoded libp2p private key (a new one)
   --out DIR           where received files go; without it they are refused
   --json              print JSON, one object per line`

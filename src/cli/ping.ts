@@ -15,7 +15,7 @@ export const usage = `psec ping MULTIADDR [-c N] [--schemes LIST]
 Dials a node and pings it over a stream, once a second.
 
   -c, --count N    how many pings (4)
-  --schemes LIST   schemes to offer by their short names, most wanted first: quic-datagram
+  --schemes LIST   schemes to offer by their short names, most wanted first: quic-datagram, dtls
   --key FILE       the node's identity, a protobuf-encoded libp2p private key (a new one)
   --json           print JSON, one object per line`
 

@@ -16,7 +16,7 @@ export const usage = `psec send MULTIADDR FILE… [--datagrams RATE] [--schemes 
 Sends files to a node that runs "psec listen --out DIR", and compares the SHA-256 of what was sent and received.
 
   --datagrams RATE  play RATE datagrams a second beside the files, and count how many come back
-  --schemes LIST    schemes to offer by their short names, most wanted first: quic-datagram
+  --schemes LIST    schemes to offer by their short names, most wanted first: quic-datagram, dtls
   --key FILE        the node's identity, a protobuf-encoded libp2p private key (a new one)
   --json            print JSON, one object per line`
 

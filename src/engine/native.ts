@@ -13,6 +13,17 @@ export interface NativeQuicOptions {
   datagramSendBuffer: number
 }
 
+export interface NativeDtlsOptions {
+  idleTimeout: number
+  keepAliveInterval: number
+  maxInboundStreams: number
+  receiveWindow: number
+  sendWindow: number
+  datagramReceiveBuffer: number
+  maxPacketSize: number
+  allowDtls12: boolean
+}
+
 export interface NativePeer {
   host: string
   port: number
@@ -170,5 +181,10 @@ export interface NativeEngine {
   }
   NativeIdentity: {
     quic (privateKey: Uint8Array, options: NativeQuicOptions): NativeIdentity
+
+    /**
+     * Missing where the engine was built without its feature `dtls`
+     */
+    dtls? (privateKey: Uint8Array, options: NativeDtlsOptions): NativeIdentity
   }
 }

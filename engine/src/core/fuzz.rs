@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::events::{Kind, RECORD};
-use crate::identity::QuicSettings;
+use crate::identity::{QuicIdentity, QuicSettings};
 use crate::shield::{Answer, Policy};
 
 /// Where the honest ends are, then strangers.
@@ -489,6 +489,7 @@ impl World {
         }
         let (id, identity, peer) = (end.next_session(), end.identity(), end.peer());
         end.wanted.insert(peer.remote);
+        let identity = Identity::Quic(identity);
         let first_flight = end.core.initiate(now, id, identity, peer, max_first);
         for datagram in first_flight.unwrap() {
             assert!(datagram.len() <= 1452);
@@ -509,7 +510,7 @@ impl World {
                 end.responders.insert(session);
                 Command::Respond {
                     session,
-                    identity,
+                    identity: Identity::Quic(identity),
                     peer,
                     early: early.filter(|_| has_early).into_iter().collect(),
                 }

@@ -133,8 +133,8 @@ fn refused(credentials: &Credentials) -> bool {
 fn two_honest_peers_learn_who_the_other_is() {
     let (alice, bob) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
     let (alice, bobs) = (
-        configurations(&alice).unwrap(),
-        configurations(&bob).unwrap(),
+        configurations(own_certificate(&alice).unwrap()).unwrap(),
+        configurations(own_certificate(&bob).unwrap()).unwrap(),
     );
     handshake(alice.client, bobs.server).unwrap();
     let known = alice.verifier.verified.lock().unwrap();

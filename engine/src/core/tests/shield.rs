@@ -17,7 +17,10 @@ fn shield_b(net: &mut Net) {
         max_proposals_per_prefix: 100,
         max_unprepared: 16,
     };
-    let command = Command::Shield(Some((net.b.identity.clone(), policy)));
+    let Identity::Quic(identity) = net.b.identity.clone() else {
+        panic!("only QUIC has a shield");
+    };
+    let command = Command::Shield(Some((identity, policy)));
     net.b.core.handle_command(net.now, command);
 }
 

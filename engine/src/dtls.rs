@@ -1,0 +1,1144 @@
+//! One DTLS session: `dimpl::Dtls`, the SCTP association inside it, and the queues between them and JavaScript. Sans-IO.
+//!
+//! Its packets come as [`DtlsSession::handle_datagram`]; the rest is as [`Session`] says.
+
+mod association;
+mod identity;
+mod message;
+mod record;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dimpl::{Dtls, Output, ProtocolVersion};
+use libp2p_tls::certificate;
+use quinn_proto::{Endpoint, Transmit};
+use rustls::pki_types::CertificateDer;
+use sctp_proto::{AssociationError, Event, StreamEvent};
+
+pub use self::identity::{DtlsIdentity, DtlsSettings};
+pub use self::record::{client_random, is_record};
+
+use self::association::{Association, Signal};
+use self::message::{Flag, MAX_PAYLOAD, Message};
+use crate::command::Peer;
+use crate::events::{Events, Kind};
+use crate::notice::{CloseCause, Notice};
+use crate::session::{STREAM_CREDIT, Session};
+use crate::tls::public_key_info;
+
+/// What a record of application data is larger than its content: DTLS 1.3 with a short header (RFC 9147, section 4), DTLS 1.2
+/// with AES-GCM (RFC 5288).
+const RECORD_OVERHEAD: usize = 22;
+const RECORD_OVERHEAD_12: usize = 37;
+
+/// The first byte of application data that is a datagram; a packet of SCTP begins with [`association::FIRST_BYTE`].
+const DATAGRAM: u8 = 0;
+
+/// How many times the bytes of a client that has not proved its address are sent to it, as in QUIC (RFC 9000, section 8.1).
+const MAX_AMPLIFICATION: usize = 3;
+
+/// Bytes of streams that SCTP may have ready beyond what its congestion window lets go: what is behind them of other streams
+/// waits as long as they do.
+const SCTP_BACKLOG: usize = 64 * 1024;
+
+/// Packets that may wait for the socket: then nothing more is made.
+const PACKET_BACKLOG: usize = 256;
+
+/// How long a session that is over answers packets by telling so, and how often at most.
+const LINGER: Duration = Duration::from_secs(3);
+const MAX_GOODBYES: u8 = 8;
+
+/// How often a changed round trip time is worth telling.
+const RTT_GAIN: u32 = 8;
+
+struct Stream {
+    /// Bytes that JavaScript takes before it has to say `Consumed`; below zero after a message that had more.
+    credit: i64,
+    unsent: VecDeque<Bytes>,
+    finishing: bool,
+    fin_sent: bool,
+    send_over: bool,
+    /// JavaScript reads no more, the remote may not know it yet.
+    unwanted: bool,
+    receive_over: bool,
+}
+
+impl Stream {
+    fn new() -> Self {
+        Self {
+            credit: STREAM_CREDIT as i64,
+            unsent: VecDeque::new(),
+            finishing: false,
+            fin_sent: false,
+            send_over: false,
+            unwanted: false,
+            receive_over: false,
+        }
+    }
+
+    /// Whether there is something to be written.
+    fn is_sending(&self) -> bool {
+        !self.send_over && (!self.unsent.is_empty() || (self.finishing && !self.fin_sent))
+    }
+
+    /// The next bytes of the stream, as many as fit a message.
+    fn take_unsent(&mut self) -> Option<Bytes> {
+        let mut chunk = self.unsent.pop_front()?;
+        if chunk.len() > MAX_PAYLOAD {
+            self.unsent.push_front(chunk.split_off(MAX_PAYLOAD));
+        }
+        Some(chunk)
+    }
+}
+
+enum State {
+    Handshaking,
+    Secured,
+    /// Close with this code as soon as what was written has been delivered.
+    Closing(u32),
+    Closed,
+}
+
+pub struct DtlsSession {
+    id: u32,
+    identity: Arc<DtlsIdentity>,
+    remote: SocketAddr,
+    local: Option<IpAddr>,
+    is_initiator: bool,
+    packet_size: usize,
+    dtls: Dtls,
+    dtls_timeout: Option<Instant>,
+    /// What a ClientHello has to begin with to be of this handshake, if this side is the responder.
+    client_random: Option<[u8; 32]>,
+    /// The remote's certificate: its peer id and public key, or why it is none of a libp2p peer.
+    certificate: Option<Result<(Vec<u8>, Vec<u8>), String>>,
+    state: State,
+    /// Why it is over, as long as JavaScript has not been told.
+    end: Option<(CloseCause, String)>,
+    /// An initiator before the agreement: it listens already, but nothing leaves.
+    first_flight: Option<Vec<Vec<u8>>>,
+    /// Cancelled before the agreement.
+    muted: bool,
+    received_bytes: usize,
+    sent_bytes: usize,
+
+    packets: VecDeque<Vec<u8>>,
+    /// The last packets, which say that it is over.
+    goodbye: Vec<Vec<u8>>,
+    goodbyes: u8,
+    linger_until: Option<Instant>,
+    drained: bool,
+
+    association: Option<Association>,
+    is_associated: bool,
+    streams: HashMap<u16, Stream>,
+    opening: VecDeque<u32>,
+    /// Numbers of streams of this side: those that were used and are free again, and the first that never was.
+    free: BTreeSet<u16>,
+    next: u16,
+    /// Streams that have something to be written, in the order of their turns.
+    writing: VecDeque<u16>,
+    /// Streams with bytes that the remote has not acknowledged.
+    unacknowledged: HashMap<u16, usize>,
+    starved_streams: HashSet<u16>,
+
+    datagrams: VecDeque<Bytes>,
+    received: VecDeque<Bytes>,
+    received_size: usize,
+
+    heard_at: Option<Instant>,
+    probed_at: Option<Instant>,
+    heartbeat: u64,
+    rtt: Option<Duration>,
+    is_path_told: bool,
+    scratch: Vec<u8>,
+}
+
+impl DtlsSession {
+    pub fn initiate(
+        id: u32,
+        now: Instant,
+        identity: Arc<DtlsIdentity>,
+        peer: Peer,
+    ) -> Result<Self, dimpl::Error> {
+        let mut session = Self::new(id, now, identity, peer, true)?;
+        session.dtls.set_active(true);
+        session.dtls.handle_timeout(now)?;
+        session.drain(now, &mut Events::default(), true);
+        Ok(session)
+    }
+
+    pub fn respond(
+        id: u32,
+        now: Instant,
+        identity: Arc<DtlsIdentity>,
+        peer: Peer,
+    ) -> Result<Self, dimpl::Error> {
+        let mut session = Self::new(id, now, identity, peer, false)?;
+        session.dtls.handle_timeout(now)?;
+        Ok(session)
+    }
+
+    fn new(
+        id: u32,
+        now: Instant,
+        identity: Arc<DtlsIdentity>,
+        peer: Peer,
+        is_initiator: bool,
+    ) -> Result<Self, dimpl::Error> {
+        let packet_size = identity.packet_size(peer.max_udp_payload);
+        Ok(Self {
+            id,
+            dtls: identity.dtls(now, packet_size)?,
+            identity,
+            remote: peer.remote,
+            local: peer.local,
+            is_initiator,
+            packet_size: packet_size.into(),
+            dtls_timeout: None,
+            client_random: None,
+            certificate: None,
+            state: State::Handshaking,
+            end: None,
+            first_flight: None,
+            muted: false,
+            received_bytes: 0,
+            sent_bytes: 0,
+            packets: VecDeque::new(),
+            goodbye: Vec::new(),
+            goodbyes: 0,
+            linger_until: None,
+            drained: false,
+            association: None,
+            is_associated: false,
+            streams: HashMap::new(),
+            opening: VecDeque::new(),
+            free: BTreeSet::new(),
+            next: u16::from(!is_initiator),
+            writing: VecDeque::new(),
+            unacknowledged: HashMap::new(),
+            starved_streams: HashSet::new(),
+            datagrams: VecDeque::new(),
+            received: VecDeque::new(),
+            received_size: 0,
+            heard_at: None,
+            probed_at: None,
+            heartbeat: 0,
+            rtt: None,
+            is_path_told: false,
+            scratch: vec![0; 2048],
+        })
+    }
+
+    /// Take the datagrams of the first flight out of a fresh initiator, and let nothing leave until [`Session::proceed`].
+    pub fn prepare(&mut self) -> Vec<Vec<u8>> {
+        let first_flight: Vec<_> = self.packets.drain(..).collect();
+        self.first_flight = Some(first_flight.clone());
+        first_flight
+    }
+
+    /// Returns false if the datagram is of another session, or of none: nothing has come of it.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: Option<IpAddr>,
+        data: &[u8],
+        out: &mut Events,
+        full: bool,
+    ) -> bool {
+        if let Some(random) = client_random(data) {
+            let is_mine = !self.is_initiator
+                && matches!(self.state, State::Handshaking)
+                && self.client_random.is_none_or(|mine| mine == random);
+            if !is_mine {
+                return false;
+            }
+            self.client_random = Some(random);
+        }
+        if matches!(self.state, State::Closed) {
+            self.repeat_goodbye();
+            return true;
+        }
+        // Before a client knows the version, its DTLS library takes anything else for the end.
+        if self.is_initiator
+            && self.dtls.protocol_version().is_none()
+            && !record::is_server_answer(data)
+        {
+            return true;
+        }
+        self.received_bytes += data.len();
+        self.local = local.or(self.local);
+        let result = self
+            .dtls
+            .handle_timeout(now)
+            .and_then(|()| self.dtls.handle_packet(data));
+        let was_handshaking = matches!(self.state, State::Handshaking);
+        match result {
+            Ok(()) => self.drain(now, out, full) || was_handshaking,
+            Err(error) => {
+                self.fail(&error);
+                true
+            }
+        }
+    }
+
+    /// Take out of the DTLS library what it has: packets, and what it received. Returns whether there was anything.
+    fn drain(&mut self, now: Instant, out: &mut Events, full: bool) -> bool {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut has_any = false;
+        loop {
+            let output = self.dtls.poll_output(&mut scratch);
+            has_any |= !matches!(output, Output::Timeout(_));
+            match output {
+                Output::Packet(packet) => self.packets.push_back(packet.to_vec()),
+                Output::BufferTooSmall { needed } => scratch.resize(needed, 0),
+                Output::Timeout(at) => {
+                    self.dtls_timeout = Some(at);
+                    break;
+                }
+                Output::PeerCert(der) => {
+                    let certificate = verify(der);
+                    // Who dialled does not show its own certificate to somebody without a valid one.
+                    if self.is_initiator
+                        && let Err(message) = &certificate
+                    {
+                        self.packets.clear();
+                        self.lose(CloseCause::Failed, message.clone());
+                        break;
+                    }
+                    self.certificate = Some(certificate);
+                }
+                Output::Connected => self.connected(now, out),
+                Output::ApplicationData(data) => {
+                    self.heard_at = Some(now);
+                    self.application_data(now, data, out, full);
+                }
+                Output::CloseNotify => self.lose(CloseCause::Remote, String::new()),
+                _ => {}
+            }
+        }
+        self.scratch = scratch;
+        has_any
+    }
+
+    fn connected(&mut self, now: Instant, out: &mut Events) {
+        let (peer_id, remote_key) = match self.certificate.take() {
+            Some(Ok(certificate)) => certificate,
+            refused => {
+                let message = match refused {
+                    Some(Err(message)) => message,
+                    _ => "the remote showed no certificate".into(),
+                };
+                self.say_goodbye(1, now);
+                self.lose(CloseCause::Failed, message);
+                return;
+            }
+        };
+        if !matches!(self.state, State::Handshaking) {
+            return;
+        }
+        self.state = State::Secured;
+        self.heard_at = Some(now);
+        let settings = &self.identity.settings;
+        let mut association = Association::new(
+            self.remote,
+            self.packet_size - self.record_overhead(),
+            // Both sides' streams, by turns.
+            settings.max_streams.saturating_mul(2),
+            settings.receive_window,
+        );
+        if self.is_initiator
+            && let Err(error) = association.connect()
+        {
+            self.lose(CloseCause::Failed, error.to_string());
+            return;
+        }
+        self.association = Some(association);
+        let local_key = self.identity.public_key_info().to_vec();
+        self.tell_path(out);
+        out.push_notice(
+            self.id,
+            Notice::Secured {
+                peer_id,
+                local_key,
+                remote_key,
+            },
+        );
+    }
+
+    fn record_overhead(&self) -> usize {
+        match self.dtls.protocol_version() {
+            Some(ProtocolVersion::DTLS1_3) => RECORD_OVERHEAD,
+            _ => RECORD_OVERHEAD_12,
+        }
+    }
+
+    fn tell_path(&mut self, out: &mut Events) {
+        let size = self.packet_size - self.record_overhead() - 1;
+        let rtt = self.rtt.unwrap_or_default().as_micros() as u64;
+        out.push(Kind::Path, self.id, size as u64, rtt);
+        self.is_path_told = true;
+    }
+
+    fn application_data(&mut self, now: Instant, data: &[u8], out: &mut Events, full: bool) {
+        match data.split_first() {
+            Some((&DATAGRAM, payload)) => self.receive_datagram(payload, out, full),
+            Some((&association::FIRST_BYTE, _)) => {
+                let Some(association) = &mut self.association else {
+                    return;
+                };
+                match association.handle_packet(now, data) {
+                    Some(Signal::Alive(number)) => self.heartbeat_answered(now, number),
+                    Some(Signal::Aborted(code)) => {
+                        let message = format!("application error {code:#x}");
+                        self.lose(CloseCause::RemoteError, message);
+                    }
+                    None => {}
+                }
+            }
+            // Of a later version of the scheme.
+            _ => {}
+        }
+    }
+
+    fn receive_datagram(&mut self, payload: &[u8], out: &mut Events, full: bool) {
+        if !full && self.received.is_empty() {
+            out.push_datagram(self.id, payload);
+            return;
+        }
+        self.received_size += payload.len();
+        self.received.push_back(Bytes::copy_from_slice(payload));
+        while self.received_size > self.identity.settings.datagram_receive_buffer {
+            let Some(oldest) = self.received.pop_front() else {
+                break;
+            };
+            self.received_size -= oldest.len();
+        }
+    }
+
+    fn deliver_datagrams(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
+        while !full(out)
+            && let Some(payload) = self.received.pop_front()
+        {
+            self.received_size -= payload.len();
+            out.push_datagram(self.id, &payload);
+        }
+    }
+
+    fn heartbeat_answered(&mut self, now: Instant, number: u64) {
+        let Some(probed_at) = self.probed_at.filter(|_| number == self.heartbeat) else {
+            return;
+        };
+        let sample = now.duration_since(probed_at);
+        self.rtt = Some(match self.rtt {
+            Some(rtt) => (rtt * (RTT_GAIN - 1) + sample) / RTT_GAIN,
+            None => sample,
+        });
+        self.is_path_told = false;
+    }
+
+    fn send_heartbeat(&mut self, now: Instant) {
+        let number = self.heartbeat + 1;
+        let packet = self
+            .association
+            .as_ref()
+            .and_then(|it| it.heartbeat(number));
+        self.probed_at = Some(now);
+        if let Some(packet) = packet {
+            self.heartbeat = number;
+            self.send(&packet);
+        }
+    }
+
+    /// Protect and send.
+    fn send(&mut self, data: &[u8]) {
+        if let Err(error) = self.dtls.send_application_data(data) {
+            self.fail(&error);
+        }
+    }
+
+    fn fail(&mut self, error: &dimpl::Error) {
+        self.lose(CloseCause::Failed, error.to_string());
+    }
+
+    /// It is over; JavaScript hears of it when the session is processed.
+    fn lose(&mut self, cause: CloseCause, message: String) {
+        if !matches!(self.state, State::Closed) {
+            self.end.get_or_insert((cause, message));
+        }
+    }
+
+    fn associated(&mut self, now: Instant, out: &mut Events) {
+        self.is_associated = true;
+        // The round trip time is worth knowing from the beginning.
+        self.send_heartbeat(now);
+        self.open_streams(out);
+    }
+
+    fn association_event(
+        &mut self,
+        now: Instant,
+        event: Event,
+        out: &mut Events,
+        full: &dyn Fn(&Events) -> bool,
+    ) {
+        match event {
+            Event::Connected => self.associated(now, out),
+            Event::HandshakeFailed { reason } => self.lose(CloseCause::Failed, reason.to_string()),
+            Event::AssociationLost { reason } => match reason {
+                AssociationError::ApplicationClosed | AssociationError::AssociationClosed => {
+                    self.lose(CloseCause::Remote, String::new());
+                }
+                AssociationError::TimedOut => self.lose(CloseCause::TimedOut, String::new()),
+                AssociationError::Reset => self.lose(CloseCause::Reset, String::new()),
+                reason => self.lose(CloseCause::Failed, reason.to_string()),
+            },
+            Event::Stream(event) => self.stream_event(event, out, full),
+            _ => {}
+        }
+    }
+
+    fn stream_event(
+        &mut self,
+        event: StreamEvent,
+        out: &mut Events,
+        full: &dyn Fn(&Events) -> bool,
+    ) {
+        match event {
+            StreamEvent::Opened { .. } => {
+                while let Some(id) = self.association.as_mut().and_then(Association::accept) {
+                    self.accepted(id, out, full(out));
+                }
+            }
+            StreamEvent::Readable { id } => self.read(id, out, full(out)),
+            StreamEvent::Finished { id } => self.torn(id, out),
+            StreamEvent::ResetComplete { id } => {
+                if self.is_mine(id) {
+                    self.free.insert(id);
+                    self.open_streams(out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether this side opens the streams of this number: the initiator has the even ones.
+    fn is_mine(&self, id: u16) -> bool {
+        id.is_multiple_of(2) == self.is_initiator
+    }
+
+    fn accepted(&mut self, id: u16, out: &mut Events, full: bool) {
+        let max_streams = self.identity.settings.max_streams.saturating_mul(2);
+        if self.is_mine(id) || id >= max_streams {
+            self.reset_number(id);
+            return;
+        }
+        self.streams.insert(id, Stream::new());
+        out.push(Kind::StreamOpened, self.id, id.into(), 0);
+        self.read(id, out, full);
+    }
+
+    fn open_streams(&mut self, out: &mut Events) {
+        let Some(association) = self.association.as_mut().filter(|_| self.is_associated) else {
+            return;
+        };
+        while !self.opening.is_empty() {
+            let id = match self.free.pop_first() {
+                Some(id) => id,
+                None if self.next < association.max_streams() => {
+                    let id = self.next;
+                    self.next = id.saturating_add(2);
+                    id
+                }
+                None => return,
+            };
+            if !association.open(id) {
+                continue;
+            }
+            if let Some(token) = self.opening.pop_front() {
+                self.streams.insert(id, Stream::new());
+                out.push(Kind::StreamReady, self.id, id.into(), token.into());
+            }
+        }
+    }
+
+    fn reset_number(&mut self, id: u16) {
+        if let Some(association) = &mut self.association {
+            association.reset(id);
+        }
+    }
+
+    fn write_message(&mut self, id: u16, message: &Message) {
+        if let Some(association) = &mut self.association {
+            association.write(id, message.encode());
+            self.unacknowledged
+                .insert(id, association.unacknowledged(id));
+        }
+    }
+
+    /// Write what streams have to send, each a message at a time, as far as it leaves at once.
+    fn write_streams(&mut self, now: Instant, out: &mut Events) {
+        self.count_unacknowledged();
+        loop {
+            self.transmit_association(now);
+            let Some(association) = &self.association else {
+                return;
+            };
+            let unacknowledged: usize = self.unacknowledged.values().sum();
+            if self.writing.is_empty()
+                || self.packets.len() >= PACKET_BACKLOG
+                || association.unsent() >= SCTP_BACKLOG
+                || unacknowledged >= self.identity.settings.send_window
+            {
+                return;
+            }
+            let mut written = 0;
+            while written < SCTP_BACKLOG
+                && let Some(id) = self.writing.pop_front()
+            {
+                written += self.write_turn(id, out);
+            }
+        }
+    }
+
+    /// A stream's turn: a message's worth, and the FIN behind the last.
+    fn write_turn(&mut self, id: u16, out: &mut Events) -> usize {
+        let Some(stream) = self.streams.get_mut(&id).filter(|it| it.is_sending()) else {
+            return 0;
+        };
+        let mut written = 0;
+        if let Some(payload) = stream.take_unsent() {
+            written = payload.len();
+            self.write_message(id, &Message::of_payload(payload));
+            out.push(Kind::StreamWritten, self.id, id.into(), written as u64);
+        }
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return written;
+        };
+        if !stream.unsent.is_empty() {
+            self.writing.push_back(id);
+        } else if stream.finishing && !stream.fin_sent {
+            stream.fin_sent = true;
+            self.write_message(id, &Message::of_flag(Flag::Fin));
+        }
+        written
+    }
+
+    fn count_unacknowledged(&mut self) {
+        if let Some(association) = &mut self.association {
+            self.unacknowledged.retain(|id, bytes| {
+                *bytes = association.unacknowledged(*id);
+                *bytes > 0
+            });
+        }
+    }
+
+    /// Everything that SCTP has to send becomes records.
+    fn transmit_association(&mut self, now: Instant) {
+        let Some(association) = &mut self.association else {
+            return;
+        };
+        let packets = association.poll_transmit(now);
+        // As many at a time as the DTLS library holds.
+        for batch in packets.chunks(identity::MAX_RECORDS / 2) {
+            for packet in batch {
+                self.send(packet);
+            }
+            self.take_packets();
+        }
+    }
+
+    /// Take records out of the DTLS library: nothing was received meanwhile.
+    fn take_packets(&mut self) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        loop {
+            match self.dtls.poll_output(&mut scratch) {
+                Output::Packet(packet) => self.packets.push_back(packet.to_vec()),
+                Output::BufferTooSmall { needed } => scratch.resize(needed, 0),
+                Output::Timeout(at) => {
+                    self.dtls_timeout = Some(at);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn read(&mut self, id: u16, out: &mut Events, full: bool) {
+        loop {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                // It is over on this side: what still comes is nobody's, but must not fill the window.
+                while self.read_message(id).is_some() {}
+                return;
+            };
+            if !stream.unwanted {
+                if full {
+                    self.starved_streams.insert(id);
+                    return;
+                }
+                if stream.credit <= 0 {
+                    return;
+                }
+            }
+            let Some(data) = self.read_message(id) else {
+                return;
+            };
+            let Some(message) = Message::decode(data) else {
+                let message = format!("what came on stream {id} is no message of a stream");
+                self.lose(CloseCause::Failed, message);
+                return;
+            };
+            self.received_message(id, message, out);
+        }
+    }
+
+    fn read_message(&mut self, id: u16) -> Option<Bytes> {
+        self.association.as_mut()?.read(id)
+    }
+
+    fn received_message(&mut self, id: u16, message: Message, out: &mut Events) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let flag = message.known_flag();
+        let payload = message.into_payload();
+        if !payload.is_empty() && !stream.receive_over && !stream.unwanted {
+            stream.credit -= payload.len() as i64;
+            out.push_stream_data(self.id, id.into(), &payload);
+        }
+        match flag {
+            Some(Flag::Fin) => {
+                if !stream.receive_over {
+                    stream.receive_over = true;
+                    if !stream.unwanted {
+                        out.push(Kind::StreamFinished, self.id, id.into(), 0);
+                    }
+                }
+                self.write_message(id, &Message::of_flag(Flag::FinAck));
+            }
+            Some(Flag::FinAck) => stream.send_over |= stream.fin_sent,
+            Some(Flag::Reset) => {
+                if !stream.receive_over {
+                    stream.receive_over = true;
+                    if !stream.unwanted {
+                        out.push(Kind::StreamReset, self.id, id.into(), 0);
+                    }
+                }
+            }
+            Some(Flag::StopSending) => {
+                if !stream.send_over {
+                    stream.send_over = true;
+                    stream.unsent.clear();
+                    out.push(Kind::StreamStopped, self.id, id.into(), 0);
+                    self.write_message(id, &Message::of_flag(Flag::Reset));
+                }
+            }
+            None => {}
+        }
+        self.forget_if_over(id);
+    }
+
+    /// The remote made the stream's number free, or has agreed to that.
+    fn torn(&mut self, id: u16, out: &mut Events) {
+        self.unacknowledged.remove(&id);
+        self.starved_streams.remove(&id);
+        let Some(stream) = self.streams.remove(&id) else {
+            return;
+        };
+        if !stream.receive_over && !stream.unwanted {
+            out.push(Kind::StreamReset, self.id, id.into(), 0);
+        } else if !stream.send_over {
+            out.push(Kind::StreamStopped, self.id, id.into(), 0);
+        }
+    }
+
+    fn forget_if_over(&mut self, id: u16) {
+        let is_over = self
+            .streams
+            .get(&id)
+            .is_some_and(|stream| stream.send_over && stream.receive_over);
+        if is_over {
+            self.streams.remove(&id);
+            self.starved_streams.remove(&id);
+            // Who opened it makes its number free.
+            if self.is_mine(id) {
+                self.reset_number(id);
+            }
+        }
+    }
+
+    fn begin_writing(&mut self, id: u16) {
+        if !self.writing.contains(&id) {
+            self.writing.push_back(id);
+        }
+    }
+
+    fn send_datagrams(&mut self, out: &mut Events) {
+        let mut sent = 0;
+        let mut dropped = 0;
+        let most = self.packet_size - self.record_overhead() - 1;
+        let mut data = Vec::with_capacity(self.packet_size);
+        while self.packets.len() < PACKET_BACKLOG
+            && let Some(payload) = self.datagrams.pop_front()
+        {
+            sent += payload.len() as u64;
+            if payload.len() > most {
+                dropped += 1;
+                continue;
+            }
+            data.clear();
+            data.push(DATAGRAM);
+            data.extend_from_slice(&payload);
+            self.send(&data);
+            self.take_packets();
+        }
+        if sent > 0 || dropped > 0 {
+            out.push(Kind::DatagramsSent, self.id, sent, dropped);
+        }
+    }
+
+    /// Make the packets that say that it is over, and close the DTLS library.
+    fn say_goodbye(&mut self, code: u32, now: Instant) {
+        self.take_packets();
+        let before = self.packets.len();
+        if code != 0
+            && let Some(abort) = self.association.as_ref().and_then(|it| it.abort(code))
+        {
+            // Nothing is left to fail.
+            let _ = self.dtls.send_application_data(&abort);
+        }
+        let _ = self.dtls.close();
+        self.take_packets();
+        self.goodbye = self.packets.iter().skip(before).cloned().collect();
+        let linger = if self.goodbye.is_empty() {
+            Duration::ZERO
+        } else {
+            LINGER
+        };
+        self.linger_until = Some(now + linger);
+    }
+
+    /// Who still sends has not heard that it is over.
+    fn repeat_goodbye(&mut self) {
+        if self.goodbyes < MAX_GOODBYES {
+            self.goodbyes += 1;
+            self.packets.extend(self.goodbye.iter().cloned());
+        }
+    }
+
+    fn close_now(&mut self, code: u32, now: Instant, out: &mut Events) {
+        self.say_goodbye(code, now);
+        self.tell_closed(now, CloseCause::Local, String::new(), out);
+    }
+
+    fn close_if_delivered(&mut self, now: Instant, out: &mut Events) {
+        let State::Closing(code) = self.state else {
+            return;
+        };
+        self.count_unacknowledged();
+        // The remote has it, even if nobody has read it there.
+        let undelivered = self.streams.iter().any(|(id, stream)| {
+            let is_delivered = stream.fin_sent && !self.unacknowledged.contains_key(id);
+            stream.finishing && !stream.send_over && !is_delivered
+        });
+        if !undelivered && self.datagrams.is_empty() {
+            self.close_now(code, now, out);
+        }
+    }
+
+    fn tell_closed(&mut self, now: Instant, cause: CloseCause, message: String, out: &mut Events) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        self.state = State::Closed;
+        self.end = None;
+        // Nothing of an initiator that was not told to proceed has left, and nobody will tell it to now.
+        self.muted |= self.first_flight.take().is_some();
+        self.linger_until.get_or_insert(now);
+        self.association = None;
+        self.streams.clear();
+        self.starved_streams.clear();
+        self.opening.clear();
+        self.datagrams.clear();
+        self.received.clear();
+        self.received_size = 0;
+        out.push_notice(self.id, Notice::Closed { cause, message });
+    }
+
+    /// What came before the end is delivered before it: at most a receive window.
+    fn read_all(&mut self, out: &mut Events) {
+        let ids: Vec<u16> = self.streams.keys().copied().collect();
+        for id in ids {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.credit = i64::MAX;
+            }
+            self.read(id, out, false);
+        }
+        self.deliver_datagrams(out, &|_| false);
+    }
+
+    /// Look after time: who is silent for too long is gone, and who is silent for a while is asked.
+    fn keep_alive(&mut self, now: Instant) {
+        let Some(heard_at) = self.heard_at else {
+            return;
+        };
+        let settings = &self.identity.settings;
+        if now >= heard_at + settings.idle_timeout {
+            self.lose(CloseCause::TimedOut, String::new());
+        } else if self.next_probe().is_some_and(|at| now >= at) {
+            self.send_heartbeat(now);
+        }
+    }
+
+    fn next_probe(&self) -> Option<Instant> {
+        let last = self.probed_at.max(self.heard_at)?;
+        Some(last + self.identity.settings.keep_alive)
+    }
+
+    /// Whether so many bytes may be sent to a client that has not proved its address.
+    fn may_send(&self, bytes: usize) -> bool {
+        self.is_initiator
+            || !matches!(self.state, State::Handshaking)
+            || self.sent_bytes + bytes <= self.received_bytes * MAX_AMPLIFICATION
+    }
+}
+
+impl Session for DtlsSession {
+    fn is_prepared(&self) -> bool {
+        self.first_flight.is_some()
+    }
+
+    fn proceed(&mut self) -> Vec<Vec<u8>> {
+        self.first_flight.take().unwrap_or_default()
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drained
+    }
+
+    fn is_starved(&self) -> bool {
+        !self.received.is_empty() || !self.starved_streams.is_empty()
+    }
+
+    fn resume(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
+        self.deliver_datagrams(out, full);
+        for id in std::mem::take(&mut self.starved_streams) {
+            self.read(id, out, full(out));
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        if !self.is_prepared()
+            && self.dtls_timeout.is_some_and(|at| now >= at)
+            && let Err(error) = self.dtls.handle_timeout(now)
+        {
+            self.fail(&error);
+        }
+        if let Some(association) = &mut self.association {
+            association.handle_timeout(now);
+        }
+        self.keep_alive(now);
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        if self.is_prepared() {
+            return None;
+        }
+        if matches!(self.state, State::Closed) {
+            return self.linger_until;
+        }
+        let idle = self
+            .heard_at
+            .map(|at| at + self.identity.settings.idle_timeout);
+        let association = self
+            .association
+            .as_ref()
+            .and_then(Association::poll_timeout);
+        [self.dtls_timeout, association, idle, self.next_probe()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn process(
+        &mut self,
+        now: Instant,
+        _endpoint: &mut Endpoint,
+        out: &mut Events,
+        full: &dyn Fn(&Events) -> bool,
+    ) {
+        if matches!(self.state, State::Closed) {
+            self.drained |=
+                self.packets.is_empty() && self.linger_until.is_none_or(|until| now >= until);
+            return;
+        }
+        self.drain(now, out, full(out));
+        while let Some(event) = self.association.as_mut().and_then(Association::poll) {
+            self.association_event(now, event, out, full);
+        }
+        self.write_streams(now, out);
+        self.send_datagrams(out);
+        self.take_packets();
+        if let Some((cause, message)) = self.end.take() {
+            self.read_all(out);
+            if self.linger_until.is_none() {
+                self.say_goodbye(u32::from(cause != CloseCause::Remote), now);
+            }
+            self.tell_closed(now, cause, message, out);
+            return;
+        }
+        if !self.is_path_told && matches!(self.state, State::Secured) {
+            self.tell_path(out);
+        }
+        self.close_if_delivered(now, out);
+    }
+
+    fn poll_transmit(
+        &mut self,
+        _now: Instant,
+        max_datagrams: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        if self.is_prepared() || self.muted {
+            self.packets.clear();
+            return None;
+        }
+        let first = loop {
+            let packet = self.packets.pop_front()?;
+            // Not sent is as good as lost: it is sent again when the client has.
+            if self.may_send(packet.len()) {
+                break packet;
+            }
+        };
+        let size = first.len();
+        buf.extend_from_slice(&first);
+        let mut count = 1;
+        while count < max_datagrams
+            && let Some(next) = self.packets.front()
+            && next.len() <= size
+            && self.may_send(buf.len() + next.len())
+        {
+            let is_last = next.len() < size;
+            buf.extend_from_slice(next);
+            self.packets.pop_front();
+            count += 1;
+            if is_last {
+                break;
+            }
+        }
+        self.sent_bytes += buf.len();
+        Some(Transmit {
+            destination: self.remote,
+            ecn: None,
+            size: buf.len(),
+            segment_size: (count > 1).then_some(size),
+            src_ip: self.local,
+        })
+    }
+
+    fn open_stream(&mut self, token: u32, out: &mut Events) {
+        if matches!(self.state, State::Secured) {
+            self.opening.push_back(token);
+            self.open_streams(out);
+        } else {
+            out.push_notice(self.id, Notice::OpenFailed { token });
+        }
+    }
+
+    fn cancel_open(&mut self, token: u32) {
+        self.opening.retain(|waiting| *waiting != token);
+    }
+
+    fn write(&mut self, stream: u64, data: Bytes, _out: &mut Events) {
+        let Some((id, entry)) = find(&mut self.streams, stream) else {
+            return;
+        };
+        if !entry.send_over {
+            entry.unsent.push_back(data);
+            self.begin_writing(id);
+        }
+    }
+
+    fn finish(&mut self, stream: u64, _out: &mut Events) {
+        let Some((id, entry)) = find(&mut self.streams, stream) else {
+            return;
+        };
+        entry.finishing = true;
+        self.begin_writing(id);
+    }
+
+    fn reset(&mut self, stream: u64) {
+        let Some((id, entry)) = find(&mut self.streams, stream) else {
+            return;
+        };
+        let was_sending = !entry.send_over;
+        self.streams.remove(&id);
+        self.starved_streams.remove(&id);
+        if was_sending {
+            self.write_message(id, &Message::of_flag(Flag::Reset));
+        }
+        self.reset_number(id);
+    }
+
+    fn stop(&mut self, stream: u64) {
+        let Some((id, entry)) = find(&mut self.streams, stream) else {
+            return;
+        };
+        if entry.receive_over || entry.unwanted {
+            return;
+        }
+        entry.unwanted = true;
+        self.starved_streams.remove(&id);
+        self.write_message(id, &Message::of_flag(Flag::StopSending));
+    }
+
+    fn consumed(&mut self, stream: u64, bytes: usize, out: &mut Events, full: bool) {
+        let Some((id, entry)) = find(&mut self.streams, stream) else {
+            return;
+        };
+        entry.credit = (entry.credit + bytes as i64).min(STREAM_CREDIT as i64);
+        self.read(id, out, full);
+    }
+
+    fn datagram(&mut self, payload: Bytes, _out: &mut Events) {
+        if matches!(self.state, State::Secured | State::Closing(_)) {
+            self.datagrams.push_back(payload);
+        }
+    }
+
+    fn close(&mut self, code: u32, orderly: bool, now: Instant, out: &mut Events) {
+        match self.state {
+            State::Closed => {}
+            State::Secured | State::Closing(_) if orderly => {
+                self.state = State::Closing(code);
+                self.close_if_delivered(now, out);
+            }
+            _ => self.close_now(code, now, out),
+        }
+    }
+}
+
+/// Judge a certificate by the libp2p TLS specification: its peer id as a multihash and its public key, or what is wrong.
+fn verify(der: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let der = CertificateDer::from(der);
+    // Checks the validity period, the self-signature, and the identity key's signature in the extension.
+    let peer = certificate::parse(&der)
+        .map_err(|error| format!("the certificate is not one of a libp2p peer: {error}"))?
+        .peer_id();
+    let key = public_key_info(&der).ok_or("the certificate has no public key")?;
+    Ok((peer.to_bytes(), key))
+}
+
+/// Stream numbers come from JavaScript; one that is not open is not an error: its stream may have ended meanwhile.
+fn find(streams: &mut HashMap<u16, Stream>, stream: u64) -> Option<(u16, &mut Stream)> {
+    let id = u16::try_from(stream).ok()?;
+    streams.get_mut(&id).map(|entry| (id, entry))
+}

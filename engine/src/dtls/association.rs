@@ -1,0 +1,339 @@
+//! The SCTP association inside of a DTLS session (RFC 8261), one packet in each record. Sans-IO.
+//!
+//! `sctp-proto` does the protocol. What it has no means for is done here beside it: heartbeats (RFC 9260, section 8.3), an
+//! abort with a code, and to know how much of what was written has not been sent yet.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use crc::{CRC_32_ISCSI, Crc};
+use sctp_proto::{
+    AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
+    PayloadProtocolIdentifier, ServerConfig, Stream, TransportConfig,
+};
+
+/// RFC 8261, section 4.4: both ports, and the first byte of every packet.
+const PORT: u16 = 5000;
+pub const FIRST_BYTE: u8 = (PORT >> 8) as u8;
+
+const COMMON_HEADER: usize = 12;
+const CHUNK_HEADER: usize = 4;
+const DATA_HEADER: usize = 16;
+
+const DATA: u8 = 0;
+const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
+const HEARTBEAT: u8 = 4;
+const HEARTBEAT_ACK: u8 = 5;
+const ABORT: u8 = 6;
+
+/// RFC 9260, section 3.3.10.12.
+const USER_INITIATED_ABORT: u16 = 12;
+/// RFC 9260, section 3.3.5.
+const HEARTBEAT_INFO: u16 = 1;
+
+/// Retransmission timeouts in milliseconds. RFC 9260 (section 16) has a second for the lowest, of times when clocks were coarse; 200 is
+/// what TCP uses on Linux, and a delayed acknowledgement may take as long.
+const RTO_INITIAL: u64 = 500;
+const RTO_MIN: u64 = 300;
+const RTO_MAX: u64 = 10_000;
+
+/// A message of a remote's may be as large as this: our own are of 16 KiB at most, as the specification wants.
+const MAX_REMOTE_MESSAGE: u32 = 64 * 1024;
+
+static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// What a packet said to this layer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The answer to the heartbeat of this number
+    Alive(u64),
+    /// The remote ended the session with this error code
+    Aborted(u32),
+}
+
+pub struct Association {
+    endpoint: Endpoint,
+    remote: SocketAddr,
+    transport: Arc<TransportConfig>,
+    inner: Option<(AssociationHandle, sctp_proto::Association)>,
+    max_streams: u16,
+    /// What the remote's packets say in their INIT: with it ours are addressed.
+    remote_tag: Option<u32>,
+    remote_max_streams: u16,
+    /// The last number of a chunk of data that was sent.
+    last_sent: Option<u32>,
+    unsent: usize,
+}
+
+impl Association {
+    /// `packet_size`: how large a packet of SCTP may be. `max_streams`: how many numbers of streams there may be.
+    pub fn new(
+        remote: SocketAddr,
+        packet_size: usize,
+        max_streams: u16,
+        receive_window: u32,
+    ) -> Self {
+        let transport = TransportConfig::default()
+            .with_max_receive_buffer_size(receive_window)
+            .with_max_receive_message_size(MAX_REMOTE_MESSAGE)
+            .with_max_num_inbound_streams(max_streams)
+            .with_rto_initial_ms(RTO_INITIAL)
+            .with_rto_min_ms(RTO_MIN)
+            .with_rto_max_ms(RTO_MAX)
+            .with_max_init_retransmits(None)
+            .with_local_port(PORT)
+            .with_remote_port(PORT);
+        let transport = Arc::new(transport);
+        let mut config = EndpointConfig::new();
+        // Chunks are padded to four bytes.
+        let payload = (packet_size - COMMON_HEADER - DATA_HEADER) & !3;
+        config.max_payload_size(payload as u32);
+        let mut server = ServerConfig::new();
+        server.transport = transport.clone();
+        Self {
+            endpoint: Endpoint::new(Arc::new(config), Some(Arc::new(server))),
+            remote,
+            transport,
+            inner: None,
+            max_streams,
+            remote_tag: None,
+            remote_max_streams: u16::MAX,
+            last_sent: None,
+            unsent: 0,
+        }
+    }
+
+    /// Ask the remote for it, once; a responder waits to be asked.
+    pub fn connect(&mut self) -> Result<(), sctp_proto::ConnectError> {
+        let mut config = ClientConfig::new();
+        config.transport = self.transport.clone();
+        self.inner = Some(self.endpoint.connect(config, self.remote)?);
+        Ok(())
+    }
+
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Option<Signal> {
+        let signal = self.look_at(packet);
+        if matches!(signal, Some(Signal::Alive(_))) {
+            return signal;
+        }
+        let packet = Bytes::copy_from_slice(packet);
+        match self.endpoint.handle(now, self.remote, None, None, packet)? {
+            (handle, DatagramEvent::NewAssociation(association)) if self.inner.is_none() => {
+                self.inner = Some((handle, association));
+            }
+            (handle, DatagramEvent::AssociationEvent(event)) => {
+                if let Some((known, association)) = &mut self.inner
+                    && *known == handle
+                {
+                    association.handle_event(event);
+                }
+            }
+            // One session has one association.
+            (_, DatagramEvent::NewAssociation(_)) => {}
+        }
+        signal
+    }
+
+    pub fn poll(&mut self) -> Option<Event> {
+        let (handle, association) = self.inner.as_mut()?;
+        while let Some(event) = association.poll_endpoint_event() {
+            if let Some(event) = self.endpoint.handle_event(*handle, event) {
+                association.handle_event(event);
+            }
+        }
+        association.poll()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some((_, association)) = &mut self.inner {
+            association.handle_timeout(now);
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.inner.as_ref()?.1.poll_timeout()
+    }
+
+    /// Everything there is to send now.
+    pub fn poll_transmit(&mut self, now: Instant) -> Vec<Bytes> {
+        let mut packets = Vec::new();
+        while let Some(transmit) = self.endpoint.poll_transmit() {
+            take_payload(transmit.payload, &mut packets);
+        }
+        if let Some((_, association)) = &mut self.inner {
+            while let Some(transmit) = association.poll_transmit(now) {
+                take_payload(transmit.payload, &mut packets);
+            }
+        }
+        for packet in &packets {
+            self.count_sent(packet);
+        }
+        packets
+    }
+
+    /// How many streams there can be: the lower of both sides' counts.
+    pub fn max_streams(&self) -> u16 {
+        self.max_streams.min(self.remote_max_streams)
+    }
+
+    pub fn open(&mut self, stream: u16) -> bool {
+        self.inner.as_mut().is_some_and(|(_, association)| {
+            association
+                .open_stream(stream, PayloadProtocolIdentifier::Binary)
+                .is_ok()
+        })
+    }
+
+    /// The next stream that the remote has opened.
+    pub fn accept(&mut self) -> Option<u16> {
+        let mut stream = self.inner.as_mut()?.1.accept_stream()?;
+        // It exists: the remote has just made it.
+        let _ = stream.set_default_payload_type(PayloadProtocolIdentifier::Binary);
+        Some(stream.stream_identifier())
+    }
+
+    /// The next message of a stream.
+    pub fn read(&mut self, stream: u16) -> Option<Bytes> {
+        let message = self.stream(stream)?.read().ok()??;
+        let mut data = BytesMut::zeroed(message.len());
+        message.read(&mut data).ok()?;
+        Some(data.freeze())
+    }
+
+    /// Queue a message on a stream; lost if that is over.
+    pub fn write(&mut self, stream: u16, message: Bytes) {
+        let bytes = message.len();
+        let written = self
+            .stream(stream)
+            .and_then(|mut stream| stream.write_chunks(&mut [message]).ok());
+        if written.is_some() {
+            self.unsent += bytes;
+        }
+    }
+
+    /// Bytes of a stream that the remote has not acknowledged.
+    pub fn unacknowledged(&mut self, stream: u16) -> usize {
+        self.stream(stream)
+            .and_then(|stream| stream.buffered_amount().ok())
+            .unwrap_or(0)
+    }
+
+    /// Bytes of all streams that have not been sent at all, for want of congestion window.
+    pub fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    /// Make a stream's number free, for both sides, once what was written is there (RFC 6525).
+    pub fn reset(&mut self, stream: u16) {
+        if let Some(mut stream) = self.stream(stream) {
+            // Fails only when the association is over, and the stream with it.
+            let _ = stream.close();
+        }
+    }
+
+    /// A packet that the remote has to answer.
+    pub fn heartbeat(&self, number: u64) -> Option<Bytes> {
+        let mut chunk = BytesMut::new();
+        chunk.put_u8(HEARTBEAT);
+        chunk.put_u8(0);
+        chunk.put_u16(16);
+        chunk.put_u16(HEARTBEAT_INFO);
+        chunk.put_u16(12);
+        chunk.put_u64(number);
+        self.packet(&chunk)
+    }
+
+    /// A packet that ends the remote's side, and tells why.
+    pub fn abort(&self, code: u32) -> Option<Bytes> {
+        let mut chunk = BytesMut::new();
+        chunk.put_u8(ABORT);
+        chunk.put_u8(0);
+        chunk.put_u16(12);
+        chunk.put_u16(USER_INITIATED_ABORT);
+        chunk.put_u16(8);
+        chunk.put_u32(code);
+        self.packet(&chunk)
+    }
+
+    fn stream(&mut self, stream: u16) -> Option<Stream<'_>> {
+        self.inner.as_mut()?.1.stream(stream).ok()
+    }
+
+    fn packet(&self, chunk: &[u8]) -> Option<Bytes> {
+        let mut packet = BytesMut::with_capacity(COMMON_HEADER + chunk.len());
+        packet.put_u16(PORT);
+        packet.put_u16(PORT);
+        packet.put_u32(self.remote_tag?);
+        packet.put_u32(0);
+        packet.put_slice(chunk);
+        let checksum = CRC32C.checksum(&packet);
+        packet[8..12].copy_from_slice(&checksum.to_le_bytes());
+        Some(packet.freeze())
+    }
+
+    fn look_at(&mut self, packet: &[u8]) -> Option<Signal> {
+        let mut signal = None;
+        for (kind, value) in chunks(packet) {
+            match kind {
+                INIT | INIT_ACK if value.len() >= 16 && self.remote_tag.is_none() => {
+                    self.remote_tag = Some(u32_at(value, 0));
+                    self.remote_max_streams = u16::from_be_bytes([value[10], value[11]]);
+                }
+                HEARTBEAT_ACK if value.len() == 12 => {
+                    let number = u64::from(u32_at(value, 4)) << 32 | u64::from(u32_at(value, 8));
+                    signal = Some(Signal::Alive(number));
+                }
+                ABORT => {
+                    let is_ours = value.len() == 8 && value[..4] == [0, 12, 0, 8];
+                    let code = if is_ours { u32_at(value, 4) } else { 1 };
+                    signal = Some(Signal::Aborted(code));
+                }
+                _ => {}
+            }
+        }
+        signal
+    }
+
+    fn count_sent(&mut self, packet: &[u8]) {
+        for (kind, value) in chunks(packet) {
+            if kind != DATA || value.len() < DATA_HEADER - CHUNK_HEADER {
+                continue;
+            }
+            let number = u32_at(value, 0);
+            // RFC 1982
+            let is_new = self
+                .last_sent
+                .is_none_or(|last| (number.wrapping_sub(last) as i32) > 0);
+            if is_new {
+                self.last_sent = Some(number);
+                let bytes = value.len() - (DATA_HEADER - CHUNK_HEADER);
+                self.unsent = self.unsent.saturating_sub(bytes);
+            }
+        }
+    }
+}
+
+fn take_payload(payload: Payload, packets: &mut Vec<Bytes>) {
+    if let Payload::RawEncode(mut contents) = payload {
+        packets.append(&mut contents);
+    }
+}
+
+/// The chunks of a packet: their types and values (RFC 9260, section 3.2).
+fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = packet.get(COMMON_HEADER..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
+        let kind = rest[0];
+        let value = rest.get(CHUNK_HEADER..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn u32_at(data: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(data[at..at + 4].try_into().expect("four bytes"))
+}

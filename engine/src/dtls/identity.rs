@@ -1,0 +1,104 @@
+//! A node's identity as DTLS presents it, and the settings that go with it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dimpl::{Config, Dtls, DtlsCertificate, NamedGroup};
+use libp2p_identity::Keypair;
+
+use crate::identity::IdentityError;
+use crate::tls::OwnCertificate;
+
+/// How long a flight waits for its answer before it is sent again; doubled each time (RFC 9147, section 5.8.2).
+const FLIGHT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// How often at most: the attempt's own end, which JavaScript decides, comes before that.
+const FLIGHT_RETRIES: usize = 8;
+
+/// Longer than any attempt that JavaScript allows.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Records that may wait to be taken out of the DTLS library: they are taken at once, so that it never comes to that.
+pub const MAX_RECORDS: usize = 64;
+
+/// Settings of DTLS sessions; JavaScript decides them all.
+#[derive(Clone, Debug)]
+pub struct DtlsSettings {
+    pub idle_timeout: Duration,
+    pub keep_alive: Duration,
+    pub max_streams: u16,
+    pub receive_window: u32,
+    pub send_window: usize,
+    pub datagram_receive_buffer: usize,
+    /// The largest UDP payload that is sent, if the path carries it.
+    pub max_packet_size: u16,
+    pub allow_dtls12: bool,
+}
+
+/// Everything a DTLS session is made from, on either side.
+pub struct DtlsIdentity {
+    pub settings: DtlsSettings,
+    certificate: DtlsCertificate,
+    public_key_info: Vec<u8>,
+}
+
+impl DtlsIdentity {
+    /// `private_key` is protobuf-encoded, as libp2p stores keys.
+    pub fn new(private_key: &[u8], settings: DtlsSettings) -> Result<Self, IdentityError> {
+        let keypair = Keypair::from_protobuf_encoding(private_key)?;
+        Self::with_certificate(crate::tls::own_certificate(&keypair)?, settings)
+    }
+
+    pub fn with_certificate(
+        own: OwnCertificate,
+        settings: DtlsSettings,
+    ) -> Result<Self, IdentityError> {
+        let identity = Self {
+            settings,
+            certificate: DtlsCertificate {
+                certificate: own.certificate.to_vec(),
+                private_key: own.private_key.secret_der().to_vec(),
+            },
+            public_key_info: own.public_key_info,
+        };
+        // A setting that does not fit shows here, not in a session.
+        identity.config(identity.settings.max_packet_size)?;
+        Ok(identity)
+    }
+
+    /// The public key of the certificate that this side shows, as DER of SubjectPublicKeyInfo.
+    pub fn public_key_info(&self) -> &[u8] {
+        &self.public_key_info
+    }
+
+    /// How large packets may be on a path.
+    pub fn packet_size(&self, max_udp_payload: u16) -> u16 {
+        self.settings.max_packet_size.min(max_udp_payload)
+    }
+
+    /// A responder, or after `set_active` an initiator.
+    pub fn dtls(&self, now: Instant, packet_size: u16) -> Result<Dtls, dimpl::Error> {
+        let config = Arc::new(self.config(packet_size)?);
+        let certificate = self.certificate.clone();
+        Ok(if self.settings.allow_dtls12 {
+            Dtls::new_auto(config, certificate, now)
+        } else {
+            Dtls::new_13(config, certificate, now)
+        })
+    }
+
+    fn config(&self, packet_size: u16) -> Result<Config, dimpl::Error> {
+        Config::builder()
+            .mtu(packet_size.into())
+            .max_queue_tx(MAX_RECORDS)
+            .max_queue_rx(MAX_RECORDS)
+            // Who has not proved its address gets no more than three times the bytes it has sent, see `DtlsSession`.
+            .use_server_cookie(false)
+            .require_client_certificate(true)
+            .flight_start_rto(FLIGHT_TIMEOUT)
+            .flight_retries(FLIGHT_RETRIES)
+            .handshake_timeout(HANDSHAKE_TIMEOUT)
+            .kx_groups(&[NamedGroup::X25519, NamedGroup::Secp256r1])
+            .build()
+    }
+}

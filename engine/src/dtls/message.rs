@@ -1,0 +1,107 @@
+//! The messages that a stream is made of: those of libp2p's WebRTC specification, "Multiplexing", one in each message of SCTP.
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+
+/// The most bytes that a message has, with its length in front.
+const MAX_MESSAGE: usize = 16 * 1024;
+
+/// The most bytes of a stream that fit a message: two tags, a flag, and two lengths go with them.
+pub const MAX_PAYLOAD: usize = MAX_MESSAGE - 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Flag {
+    /// The sender will send no more.
+    Fin = 0,
+    /// The sender will read no more.
+    StopSending = 1,
+    /// The sender abandons what it was sending.
+    Reset = 2,
+    /// The sender has got everything up to the FIN.
+    FinAck = 3,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Message {
+    #[prost(enumeration = "Flag", optional, tag = "1")]
+    flag: Option<i32>,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    payload: Option<Bytes>,
+}
+
+impl Message {
+    pub fn of_flag(flag: Flag) -> Self {
+        Self {
+            flag: Some(flag.into()),
+            payload: None,
+        }
+    }
+
+    pub fn of_payload(payload: Bytes) -> Self {
+        Self {
+            flag: None,
+            payload: Some(payload),
+        }
+    }
+
+    /// What it says beside its payload: flags that are not known say nothing.
+    pub fn known_flag(&self) -> Option<Flag> {
+        self.flag.and_then(|flag| Flag::try_from(flag).ok())
+    }
+
+    pub fn into_payload(self) -> Bytes {
+        self.payload.unwrap_or_default()
+    }
+
+    pub fn encode(&self) -> Bytes {
+        let mut buf = BytesMut::with_capacity(self.encoded_len() + 3);
+        self.encode_length_delimited(&mut buf)
+            .expect("a growing buffer has room");
+        buf.freeze()
+    }
+
+    /// What a message of SCTP holds; `None` if that is not one of these and nothing more.
+    pub fn decode(mut data: Bytes) -> Option<Self> {
+        let message = Self::decode_length_delimited(&mut data).ok()?;
+        data.is_empty().then_some(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_payload_fits_a_message() {
+        let message = Message {
+            flag: Some(Flag::FinAck.into()),
+            payload: Some(Bytes::from(vec![1; MAX_PAYLOAD])),
+        };
+        assert!(message.encode().len() <= MAX_MESSAGE);
+    }
+
+    #[test]
+    fn is_as_the_specification_writes_it() {
+        let message = Message::of_payload(Bytes::from_static(b"hi"));
+        assert_eq!(message.encode()[..], [4, 0x12, 2, b'h', b'i']);
+        assert_eq!(Message::of_flag(Flag::FinAck).encode()[..], [2, 8, 3]);
+        assert_eq!(Message::of_flag(Flag::Fin).encode()[..], [2, 8, 0]);
+    }
+
+    #[test]
+    fn is_the_only_one() {
+        assert_eq!(
+            Message::decode(Bytes::from_static(&[2, 8, 0, 2, 8, 0])),
+            None
+        );
+        assert_eq!(Message::decode(Bytes::from_static(&[3, 8, 0])), None);
+        assert_eq!(Message::decode(Bytes::new()), None);
+    }
+
+    #[test]
+    fn a_flag_of_the_future_says_nothing() {
+        let message = Message::decode(Bytes::from_static(&[2, 8, 9])).unwrap();
+        assert_eq!(message.known_flag(), None);
+    }
+}

@@ -1,0 +1,105 @@
+/**
+ * DTLS 1.3 (RFC 9147), secured by the certificates of the libp2p TLS specification, with an SCTP association inside (RFC 8261)
+ * whose streams are libp2p streams, as the PSEC scheme `/dtls/1.0.0`. The protocols run in the native engine; this folder is
+ * their face.
+ */
+import { InvalidParametersError } from '@libp2p/interface'
+import { NativeScheme } from '../native/scheme.ts'
+import { nativeSettings } from '../native/settings.ts'
+import { dtlsIdentity } from './identity.ts'
+import { DTLS } from './protocol.ts'
+import type { SecurityScheme } from '../index.ts'
+
+export interface DtlsInit {
+  /**
+   * A session on which nothing is heard for so many milliseconds is over. Each side goes by its own value. Default: 30,000.
+   */
+  idleTimeout?: number
+
+  /**
+   * How often to send something on an idle session, in milliseconds, so that it does not time out and NATs keep their
+   * mapping. Below the remote's `idleTimeout`. Default: 10,000.
+   */
+  keepAliveInterval?: number
+
+  /**
+   * How many streams the remote may have open at a time, from 1 to 32,767: each side has every second stream id (RFC 9260,
+   * section 3.3.2, has at most 65,535). The lower of both sides' values counts. Default: 256.
+   */
+  maxInboundStreams?: number
+
+  /**
+   * How many bytes of all streams together the remote may send ahead of what was read, 64 KiB or more. An SCTP association has one
+   * window (RFC 9260, section 3.3.2), and none per stream. Default: 4 MiB.
+   */
+  receiveWindow?: number
+
+  /**
+   * How many bytes of all streams together may be written ahead of the remote's acknowledgements, 64 KiB or more. Default: 8 MiB.
+   */
+  sendWindow?: number
+
+  /**
+   * How many bytes of received datagrams may wait to be taken; the oldest are dropped for the newest. Default: 1 MiB.
+   */
+  datagramReceiveBuffer?: number
+
+  /**
+   * The most bytes of UDP payload that are sent in a packet, from 576 to 65,507. The default fits every IPv6 path (RFC 8200,
+   * section 5); where the path is known to carry less, that counts. Default: 1,232.
+   */
+  maxPacketSize?: number
+
+  /**
+   * Whether peers may be spoken to by DTLS 1.2 (RFC 6347) if they don't speak 1.3. It shows both certificates to whoever is on
+   * the path. Default: false.
+   */
+  allowDtls12?: boolean
+}
+
+const DEFAULTS: Required<Omit<DtlsInit, 'allowDtls12'>> = {
+  idleTimeout: 30_000,
+  keepAliveInterval: 10_000,
+  maxInboundStreams: 256,
+  receiveWindow: 4 * 1024 * 1024,
+  sendWindow: 8 * 1024 * 1024,
+  datagramReceiveBuffer: 1024 * 1024,
+  maxPacketSize: 1_232
+}
+
+/** What the protocols, and the framing of streams, leave room for */
+const RANGES: Partial<Record<keyof typeof DEFAULTS, [min: number, max: number]>> = {
+  maxInboundStreams: [1, 32_767],
+  receiveWindow: [64 * 1024, 0xffffffff],
+  sendWindow: [64 * 1024, 0xffffffff],
+  maxPacketSize: [576, 65_507]
+}
+
+/**
+ * The DTLS scheme, for `psec({ schemes: [dtls()] })`. Throws `InvalidParametersError`; where the native engine is missing, or
+ * was built without DTLS, its handshakes reject with `EngineUnavailableError`.
+ */
+export function dtls (init: DtlsInit = {}): SecurityScheme {
+  const { allowDtls12 = false, ...numbers } = init
+  const settings = nativeSettings('dtls', numbers, DEFAULTS)
+
+  for (const [name, [min, max]] of Object.entries(RANGES)) {
+    const value = settings[name as keyof typeof RANGES]
+
+    if (value < min || value > max) {
+      throw new InvalidParametersError(`dtls: ${name} must be an integer from ${min} to ${max}, not ${value}`)
+    }
+  }
+
+  if (typeof allowDtls12 !== 'boolean') {
+    throw new InvalidParametersError(`dtls: allowDtls12 must be true or false, not ${allowDtls12}`)
+  }
+
+  return new NativeScheme({
+    protocol: DTLS,
+    component: 'dtls',
+    identity: (engine, privateKey) => dtlsIdentity(engine, privateKey, { ...settings, allowDtls12 }),
+    // an endpoint has one means to that, and it is QUIC's
+    validatesAddresses: false
+  })
+}
