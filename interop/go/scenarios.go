@@ -163,7 +163,7 @@ func manyScenario(s *session, size int) (fields, error) {
 	defer s.mutex.Unlock()
 	ids := int(s.next+1) / 2
 
-	if ids > 4*atATime+20 {
+	if ids > 4*atATime+restingIDs {
 		return nil, fmt.Errorf("%d streams took %d ids", size, ids)
 	}
 

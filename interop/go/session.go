@@ -135,6 +135,10 @@ func (s *session) accept() {
 
 var errNoStreams = errors.New("no stream id is free")
 
+// pion sends a request to reset a stream again while the answer to it is on its way, and obeys the second one, too (RFC 6525,
+// section 5.2.1, would have it look at the request's number). An id rests while that may happen.
+const restingIDs = 64
+
 // open opens a stream on the id that was free first.
 func (s *session) open() (*stream, error) {
 	s.mutex.Lock()
@@ -143,7 +147,7 @@ func (s *session) open() (*stream, error) {
 	var id uint16
 
 	switch {
-	case len(s.free) > 0:
+	case len(s.free) > restingIDs:
 		id, s.free = s.free[0], s.free[1:]
 	case s.next >= 65534:
 		return nil, errNoStreams

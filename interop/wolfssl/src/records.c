@@ -73,17 +73,16 @@ WOLFSSL *psec_new(int server, const char *certificate, const char *key, const ch
   wolfSSL_CTX_SetIORecv(ctx, receive_datagram);
   wolfSSL_CTX_SetIOSend(ctx, send_datagram);
 
-  for (size_t i = 0; groups[0] != 0 && i < sizeof(names) / sizeof(names[0]); i++) {
-    const char *found = strstr(groups, names[i].name);
-    size_t length = strlen(names[i].name);
+  for (const char *name = groups; *name != 0; name += *name == ',') {
+    size_t length = strcspn(name, ",");
 
-    while (found != NULL && ((found != groups && found[-1] != ',') || (found[length] != 0 && found[length] != ','))) {
-      found = strstr(found + 1, names[i].name);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+      if (count < 8 && strlen(names[i].name) == length && strncmp(names[i].name, name, length) == 0) {
+        ids[count++] = names[i].id;
+      }
     }
 
-    if (found != NULL) {
-      ids[count++] = names[i].id;
-    }
+    name += length;
   }
 
   if ((groups[0] != 0 && count == 0) || (count > 0 && wolfSSL_CTX_set_groups(ctx, ids, count) != WOLFSSL_SUCCESS)) {
@@ -101,6 +100,7 @@ WOLFSSL *psec_new(int server, const char *certificate, const char *key, const ch
   wolfSSL_dtls_set_using_nonblock(ssl, 1);
   wolfSSL_dtls_set_mtu(ssl, mtu);
 
+  /* The first is the one that a key share is sent of. */
   if (count > 0 && !server) {
     wolfSSL_UseKeyShare(ssl, ids[0]);
   }
