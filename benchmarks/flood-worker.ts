@@ -35,8 +35,11 @@ const BATCH = 128
 const KEY_OFFSET = 8
 const KEY_LENGTH = 32
 
+/** Nobody listens here */
+const LIMITS = { waiting: 0, strangers: 0, strangerDatagrams: 0, responses: 2 * PORTS * BATCH, waitingBytes: 0, socketBuffer: 4 * 1024 * 1024 }
+
 const engine = loadEngine()
-const ports = Array.from({ length: PORTS }, () => engine.NativePort.bind('0.0.0.0', 0, false, { waiting: 0, strangers: 0, responses: 2 * PORTS * BATCH }, () => {}))
+const ports = Array.from({ length: PORTS }, () => engine.NativePort.bind('0.0.0.0', 0, false, LIMITS, () => {}))
 const firstPacket = await captureFirstPacket()
 const proposal = { type: 'propose' as const, peerId: Uint8Array.from([0, 36, 8, 1, 18, 32, ...randomBytes(KEY_LENGTH)]), schemes: [QUIC_DATAGRAM] }
 const bare = encodeFrame(proposal)

@@ -82,7 +82,7 @@ export interface InboundLimits {
   validationThreshold?: number
 
   /**
-   * How many remotes that have to prove their address are remembered, for 15 s at most and in some 200 bytes each. When it is full
+   * How many remotes that have to prove their address are remembered, in some 200 bytes each. When it is full
    * the oldest makes room.
    *
    * @default 65,536
@@ -103,6 +103,14 @@ export interface InboundLimits {
    * @default 160
    */
   maxUnpreparedInbound?: number
+
+  /**
+   * How long who has to prove its address is remembered after its latest proposal, and its proof is valid, in milliseconds. A proof
+   * knows whole seconds only, so it may be valid for one less.
+   *
+   * @default 15_000
+   */
+  validationTimeout?: number
 }
 
 export interface PsecInit extends InboundLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {

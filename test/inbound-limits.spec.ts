@@ -333,7 +333,7 @@ describe('answers that are prepared for a shield', () => {
 })
 
 describe('a limit that is no number of things', () => {
-  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix', 'maxUnpreparedInbound'] as const
+  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix', 'maxUnpreparedInbound', 'validationTimeout'] as const
   const bad = [-1, 1.5, NaN, Infinity, 2 ** 32, '8', {}] as number[]
   const good = [0, 1, 2 ** 32 - 1, undefined]
 
@@ -363,7 +363,7 @@ describe('a limit that is no number of things', () => {
 })
 
 describe('a limit of a port that is no number of things', () => {
-  for (const name of ['maxWaitingDatagrams', 'maxStrangers', 'maxQueuedAnswers'] as const) {
+  for (const name of ['maxWaitingDatagrams', 'maxStrangers', 'maxStrangerDatagrams', 'maxQueuedAnswers', 'maxWaitingBytes', 'socketBuffer'] as const) {
     it(`is refused: ${name}`, () => {
       expect(() => udp({ [name]: -1 })).to.throw(name).with.property('name', 'InvalidParametersError')
       expect(() => udp({ [name]: 1.5 })).to.throw(name)

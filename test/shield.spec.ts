@@ -390,10 +390,28 @@ describe('strangers who have to prove their address', () => {
       expect(stranger.answers).to.be.empty()
     })
 
+    it('are followed by as many datagrams of theirs as was said', async () => {
+      const bob = await createTarget({ endpoints: udp({ maxWaitingDatagrams: 0, maxStrangerDatagrams: 1 }) })
+      const stranger = await proposeFrom(bob, '127.0.5.1')
+      await eventually(() => stats(bob).rawOverflow === 1)
+      stranger.send(bob, Uint8Array.of(200))
+      stranger.send(bob, Uint8Array.of(200))
+      await eventually(() => stats(bob).strangers === 1)
+
+      expect(stats(bob).rawOverflow).to.equal(2)
+    })
+
+    it('are remembered for as long as was said', async () => {
+      const bob = await createTarget({ validationThreshold: 0, validationTimeout: 100 })
+      await proposeFrom(bob, '127.0.5.1')
+      await eventually(() => stats(bob).shielded === 1)
+      await eventually(() => stats(bob).shieldedProposals === 0, 5_000)
+    })
+
     it('reach JavaScript as often as was said if only that can answer them', async () => {
       const bob = await createTarget({ validationThreshold: 0, maxUnpreparedInbound: 0 })
       await proposeFrom(bob, '127.0.5.1', ['/unknown/1.0.0', QUIC_DATAGRAM])
-      await eventually(() => stats(bob).turnedAway === 1)
+      await eventually(() => stats(bob).turnedAwayUnprepared === 1)
 
       expect(pending(bob)).to.equal(0)
     })
@@ -403,7 +421,7 @@ describe('strangers who have to prove their address', () => {
       await proposeFrom(bob, '127.0.5.1')
       await eventually(() => stats(bob).shieldedProposals === 1)
       await proposeFrom(bob, '127.0.5.2')
-      await eventually(() => stats(bob).turnedAway === 1)
+      await eventually(() => stats(bob).turnedAwayPrefix === 1)
 
       expect(stats(bob)).to.have.property('shieldedProposals', 1)
     })
@@ -414,7 +432,7 @@ describe('strangers who have to prove their address', () => {
       await Promise.all([1, 2].map(async i => proposeFrom(bob, `127.0.5.${i}`)))
       await eventually(() => stats(bob).shieldedProposals === 2)
       const third = await proposeFrom(bob, '127.0.5.3')
-      await eventually(() => stats(bob).turnedAway === 1)
+      await eventually(() => stats(bob).turnedAwayPrefix === 1)
       const elsewhere = await proposeFrom(bob, '127.0.6.3')
       await eventually(() => elsewhere.answers.length === 1)
       expect(third.answers).to.be.empty()
@@ -455,8 +473,8 @@ describe('strangers who have to prove their address', () => {
         stranger.send(bob, invalid)
       }
 
-      await eventually(() => stats(bob).turnedAway + dropped(bob, 'invalid') === 400)
-      expect(stats(bob).turnedAway).to.be.above(0)
+      await eventually(() => stats(bob).turnedAwayUnprepared + dropped(bob, 'invalid') === 400)
+      expect(stats(bob).turnedAwayUnprepared).to.be.above(0)
       expect(dropped(bob, 'invalid')).to.be.above(0)
     })
 
@@ -797,7 +815,8 @@ describe('the shield of a UDP port', () => {
       addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
       maxProposals: 8,
       maxProposalsPerPrefix: 8,
-      maxUnprepared: 16
+      maxUnprepared: 16,
+      lifetime: 15_000
     })
 
     const socket = alice.connect(bob.localAddress)
@@ -833,7 +852,8 @@ describe('the shield of a UDP port', () => {
       addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
       maxProposals: 8,
       maxProposalsPerPrefix: 8,
-      maxUnprepared: 16
+      maxUnprepared: 16,
+      lifetime: 15_000
     })
     const got: number[] = []
     bob.connect(alice.localAddress).addEventListener('message', ({ detail }) => { got.push(detail[0]) })
@@ -849,7 +869,7 @@ describe('the shield of a UDP port', () => {
     const endpoint = openEndpoint()
 
     for (const addressValidator of [undefined, null, {}, 'validator']) {
-      expect(() => { endpoint.shield({ answers: [], addressValidator, maxProposals: 8, maxProposalsPerPrefix: 8, maxUnprepared: 16 }) })
+      expect(() => { endpoint.shield({ answers: [], addressValidator, maxProposals: 8, maxProposalsPerPrefix: 8, maxUnprepared: 16, lifetime: 15_000 }) })
         .to.throw('address validator').with.property('name', 'InvalidParametersError')
     }
   })

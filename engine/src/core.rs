@@ -19,8 +19,8 @@ use quinn_proto::{
 use crate::command::{Command, Peer};
 #[cfg(feature = "dtls")]
 use crate::dtls::{self, DtlsIdentity, DtlsSession};
-use crate::events::{Events, MAX_WAITING_BYTES};
-use crate::identity::Identity;
+use crate::events::Events;
+use crate::identity::{Identity, QuicIdentity};
 use crate::notice::{CloseCause, Notice};
 use crate::quic::{QuicSession, Terms};
 use crate::session::{AnySession, Session};
@@ -35,20 +35,28 @@ const MAX_STRANGERS: usize = 1024;
 
 /// Datagrams of such a stranger that are passed on before JavaScript claims the flow; likewise of a remote with a session that
 /// proposes afresh.
-const STRANGER_DATAGRAMS: u8 = 8;
+const STRANGER_DATAGRAMS: u32 = 8;
 
 /// Answers of QUIC itself (version negotiation, stateless reset) and first flights that wait to be sent.
 const MAX_RESPONSES: usize = 1024;
 
-/// What a port keeps for remotes without a session; JavaScript decides.
+/// While this many bytes wait for JavaScript, nothing more is taken from the sessions: flow control then holds streams back
+/// at the sender, and the bounded receive queue drops datagrams.
+const MAX_WAITING_BYTES: usize = 2 * 1024 * 1024;
+
+/// What a port keeps for its remotes; JavaScript decides.
 #[derive(Clone, Copy)]
 pub struct Limits {
     /// See [`MAX_WAITING_RAW`]
     pub waiting: usize,
     /// See [`MAX_STRANGERS`]
     pub strangers: usize,
+    /// See [`STRANGER_DATAGRAMS`]
+    pub stranger_datagrams: u32,
     /// See [`MAX_RESPONSES`]
     pub responses: usize,
+    /// See [`MAX_WAITING_BYTES`]
+    pub waiting_bytes: usize,
 }
 
 impl Default for Limits {
@@ -56,7 +64,9 @@ impl Default for Limits {
         Self {
             waiting: MAX_WAITING_RAW,
             strangers: MAX_STRANGERS,
+            stranger_datagrams: STRANGER_DATAGRAMS,
             responses: MAX_RESPONSES,
+            waiting_bytes: MAX_WAITING_BYTES,
         }
     }
 }
@@ -71,7 +81,7 @@ struct Flow {
     /// replace it).
     shared: bool,
     /// How much of what no session takes is passed on, since it may be the rest of a first flight.
-    heel: u8,
+    heel: u32,
     /// Responders that wait for the initiator's first packet, which goes to the first of them.
     expecting: VecDeque<Expected>,
     sessions: usize,
@@ -131,8 +141,10 @@ pub struct Counters {
     pub unroutable: u64,
     /// Proposals that the shield answered
     pub shielded: u64,
-    /// Proposals that the shield turned away: too many of a part of the network, or that only JavaScript could answer
-    pub turned_away: u64,
+    /// Proposals that the shield turned away: too many of a part of the network
+    pub turned_away_prefix: u64,
+    /// Too many that only JavaScript could answer
+    pub turned_away_unprepared: u64,
     /// Strangers that were told to prove their address
     pub challenged: u64,
     /// Strangers that did
@@ -147,7 +159,7 @@ pub struct Core {
     endpoint: Endpoint,
     flows: HashMap<SocketAddr, Flow>,
     /// How many more datagrams of them are passed on; oldest first.
-    strangers: LinkedHashMap<SocketAddr, u8>,
+    strangers: LinkedHashMap<SocketAddr, u32>,
     any_stranger: bool,
     limits: Limits,
     shield: Shield,
@@ -199,14 +211,15 @@ impl Core {
     pub fn set_waiting(&mut self, bytes: usize, raw: usize) {
         self.waiting_bytes = bytes;
         self.waiting_raw = raw;
-        if self.starved.is_empty() || bytes + self.events.bytes() >= MAX_WAITING_BYTES {
+        let max = self.limits.waiting_bytes;
+        if self.starved.is_empty() || bytes + self.events.bytes() >= max {
             return;
         }
         for id in std::mem::take(&mut self.starved) {
             if let Some((session, _)) = self.sessions.get_mut(&id) {
-                session.get().resume(&mut self.events, &|out| {
-                    bytes + out.bytes() >= MAX_WAITING_BYTES
-                });
+                session
+                    .get()
+                    .resume(&mut self.events, &|out| bytes + out.bytes() >= max);
                 self.touch(id);
             }
         }
@@ -251,12 +264,11 @@ impl Core {
             }
             Command::Release { remote } => self.release(remote),
             Command::Shield(policy) => {
-                let policy = policy.map(|(identity, policy)| {
-                    self.endpoint
-                        .set_server_config(Some(identity.validating_config()));
-                    policy
-                });
+                let (identity, policy) = policy.unzip();
                 self.shield.set(policy);
+                if let Some(identity) = identity {
+                    self.expect_first_packets(&identity);
+                }
             }
             Command::Proceed {
                 session,
@@ -333,7 +345,7 @@ impl Core {
             }
             Some(flow) if flow.claimed => {
                 if flow.handed_over && first == 0 {
-                    flow.heel = STRANGER_DATAGRAMS;
+                    flow.heel = self.limits.stranger_datagrams;
                 }
                 // The responder's answer may overtake its accept: the handshake goes on while JavaScript reads that.
                 let is_taken = flow.prepared.is_some()
@@ -411,10 +423,10 @@ impl Core {
 
     /// Take the sessions' events, before anything is sent.
     pub fn process(&mut self, now: Instant) {
-        let waiting = self.waiting_bytes;
+        let (waiting, max) = (self.waiting_bytes, self.limits.waiting_bytes);
         for id in &self.ready {
             if let Some((session, _)) = self.sessions.get_mut(id) {
-                let full = |out: &Events| waiting + out.bytes() >= MAX_WAITING_BYTES;
+                let full = |out: &Events| waiting + out.bytes() >= max;
                 session
                     .get()
                     .process(now, &mut self.endpoint, &mut self.events, &full);
@@ -445,8 +457,8 @@ impl Core {
                 self.is_ready.remove(&id);
                 continue;
             };
-            let waiting = self.waiting_bytes;
-            let full = |out: &Events| waiting + out.bytes() >= MAX_WAITING_BYTES;
+            let (waiting, max) = (self.waiting_bytes, self.limits.waiting_bytes);
+            let full = |out: &Events| waiting + out.bytes() >= max;
             let session = session.get();
             session.process(now, &mut self.endpoint, &mut self.events, &full);
             if let Some(transmit) = session.poll_transmit(now, max_datagrams, buf) {
@@ -469,7 +481,7 @@ impl Core {
     }
 
     fn is_full(&self) -> bool {
-        self.waiting_bytes + self.events.bytes() >= MAX_WAITING_BYTES
+        self.waiting_bytes + self.events.bytes() >= self.limits.waiting_bytes
     }
 
     fn touch(&mut self, id: u32) {
@@ -502,7 +514,8 @@ impl Core {
     }
 
     fn remember_stranger(&mut self, remote: SocketAddr) {
-        self.strangers.insert(remote, STRANGER_DATAGRAMS);
+        self.strangers
+            .insert(remote, self.limits.stranger_datagrams);
         if self.strangers.len() > self.limits.strangers {
             self.strangers.pop_front();
         }
@@ -553,7 +566,8 @@ impl Core {
                 self.remember_stranger(origin.remote);
                 self.surface(origin, &data);
             }
-            Verdict::Unprepared | Verdict::Quota => self.counters.turned_away += 1,
+            Verdict::Unprepared => self.counters.turned_away_unprepared += 1,
+            Verdict::Quota => self.counters.turned_away_prefix += 1,
         }
     }
 
@@ -879,8 +893,7 @@ impl Core {
                 let config = terms
                     .identity
                     .server_config(peer.max_udp_payload, &terms.goodbye);
-                // quinn wants one to look at first packets at all; which one a session gets is said when it is accepted.
-                self.endpoint.set_server_config(Some(config.clone()));
+                self.expect_first_packets(&terms.identity);
                 Responder::Quic(config, terms)
             }
             #[cfg(feature = "dtls")]
@@ -897,6 +910,12 @@ impl Core {
         {
             flow.expecting.rotate_left(1);
         }
+    }
+
+    /// quinn wants a configuration to look at first packets at all; which one a session gets is said when it is accepted.
+    fn expect_first_packets(&mut self, identity: &QuicIdentity) {
+        let config = identity.validating_config(self.shield.lifetime());
+        self.endpoint.set_server_config(Some(config));
     }
 
     fn hand_over(

@@ -27,7 +27,7 @@ use self::message::{Flag, MAX_PAYLOAD, Message};
 use crate::command::Peer;
 use crate::events::{Events, Kind};
 use crate::notice::{CloseCause, Notice};
-use crate::session::{STREAM_CREDIT, Session};
+use crate::session::Session;
 use crate::tls::public_key_info;
 
 /// What a record of application data is larger than its content: DTLS 1.3 with a short header (RFC 9147, section 4), DTLS 1.2
@@ -68,9 +68,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn new() -> Self {
+    fn new(credit: i64) -> Self {
         Self {
-            credit: STREAM_CREDIT as i64,
+            credit,
             unsent: VecDeque::new(),
             finishing: false,
             fin_sent: false,
@@ -95,6 +95,14 @@ impl Stream {
     }
 }
 
+/// What a certificate says, proved once its handshake is done.
+struct Claim {
+    /// As a multihash.
+    peer_id: Vec<u8>,
+    /// As DER of SubjectPublicKeyInfo.
+    remote_key: Vec<u8>,
+}
+
 enum State {
     Handshaking,
     Secured,
@@ -114,8 +122,8 @@ pub struct DtlsSession {
     dtls_timeout: Option<Instant>,
     /// What a ClientHello has to begin with to be of this handshake, if this side is the responder.
     client_random: Option<[u8; 32]>,
-    /// The remote's certificate: its peer id and public key, or why it is none of a libp2p peer.
-    certificate: Option<Result<(Vec<u8>, Vec<u8>), String>>,
+    /// Who the remote's certificate says it is, or what is wrong with that.
+    claim: Option<Result<Claim, String>>,
     state: State,
     /// Why it is over, as long as JavaScript has not been told.
     end: Option<(CloseCause, String)>,
@@ -201,7 +209,7 @@ impl DtlsSession {
             packet_size: packet_size.into(),
             dtls_timeout: None,
             client_random: None,
-            certificate: None,
+            claim: None,
             state: State::Handshaking,
             end: None,
             first_flight: None,
@@ -301,16 +309,16 @@ impl DtlsSession {
                     break;
                 }
                 Output::PeerCert(der) => {
-                    let certificate = verify(der);
+                    let claim = verify(der);
                     // Who dialled does not show its own certificate to somebody without a valid one.
                     if self.is_initiator
-                        && let Err(message) = &certificate
+                        && let Err(message) = &claim
                     {
                         self.packets.clear();
                         self.lose(CloseCause::Failed, message.clone());
                         break;
                     }
-                    self.certificate = Some(certificate);
+                    self.claim = Some(claim);
                 }
                 Output::Connected => self.connected(now, out),
                 Output::ApplicationData(data) => {
@@ -326,8 +334,11 @@ impl DtlsSession {
     }
 
     fn connected(&mut self, now: Instant, out: &mut Events) {
-        let (peer_id, remote_key) = match self.certificate.take() {
-            Some(Ok(certificate)) => certificate,
+        let Claim {
+            peer_id,
+            remote_key,
+        } = match self.claim.take() {
+            Some(Ok(claim)) => claim,
             refused => {
                 let message = match refused {
                     Some(Err(message)) => message,
@@ -368,6 +379,10 @@ impl DtlsSession {
                 remote_key,
             },
         );
+    }
+
+    fn max_credit(&self) -> i64 {
+        self.identity.settings.stream_receive_queue as i64
     }
 
     fn record_overhead(&self) -> usize {
@@ -412,11 +427,16 @@ impl DtlsSession {
         }
         self.received_size += payload.len();
         self.received.push_back(Bytes::copy_from_slice(payload));
+        let mut dropped = 0;
         while self.received_size > self.identity.settings.datagram_receive_buffer {
             let Some(oldest) = self.received.pop_front() else {
                 break;
             };
             self.received_size -= oldest.len();
+            dropped += 1;
+        }
+        if dropped > 0 {
+            out.push(Kind::DatagramsDropped, self.id, dropped, 0);
         }
     }
 
@@ -516,11 +536,9 @@ impl DtlsSession {
             }
             StreamEvent::Readable { id } => self.read(id, out, full(out)),
             StreamEvent::Finished { id } => self.torn(id, out),
-            StreamEvent::ResetComplete { id } => {
-                if self.is_mine(id) {
-                    self.free.insert(id);
-                    self.open_streams(out);
-                }
+            StreamEvent::ResetComplete { id } if self.is_mine(id) => {
+                self.free.insert(id);
+                self.open_streams(out);
             }
             _ => {}
         }
@@ -537,12 +555,13 @@ impl DtlsSession {
             self.reset_number(id);
             return;
         }
-        self.streams.insert(id, Stream::new());
+        self.streams.insert(id, Stream::new(self.max_credit()));
         out.push(Kind::StreamOpened, self.id, id.into(), 0);
         self.read(id, out, full);
     }
 
     fn open_streams(&mut self, out: &mut Events) {
+        let max_credit = self.max_credit();
         let Some(association) = self.association.as_mut().filter(|_| self.is_associated) else {
             return;
         };
@@ -560,7 +579,7 @@ impl DtlsSession {
                 continue;
             }
             if let Some(token) = self.opening.pop_front() {
-                self.streams.insert(id, Stream::new());
+                self.streams.insert(id, Stream::new(max_credit));
                 out.push(Kind::StreamReady, self.id, id.into(), token.into());
             }
         }
@@ -713,34 +732,30 @@ impl DtlsSession {
         }
         match flag {
             Some(Flag::Fin) => {
-                if !stream.receive_over {
-                    stream.receive_over = true;
-                    if !stream.unwanted {
-                        out.push(Kind::StreamFinished, self.id, id.into(), 0);
-                    }
-                }
+                self.remote_ended(id, Kind::StreamFinished, out);
                 self.write_message(id, &Message::of_flag(Flag::FinAck));
             }
             Some(Flag::FinAck) => stream.send_over |= stream.fin_sent,
-            Some(Flag::Reset) => {
-                if !stream.receive_over {
-                    stream.receive_over = true;
-                    if !stream.unwanted {
-                        out.push(Kind::StreamReset, self.id, id.into(), 0);
-                    }
-                }
+            Some(Flag::Reset) => self.remote_ended(id, Kind::StreamReset, out),
+            Some(Flag::StopSending) if !stream.send_over => {
+                stream.send_over = true;
+                stream.unsent.clear();
+                out.push(Kind::StreamStopped, self.id, id.into(), 0);
+                self.write_message(id, &Message::of_flag(Flag::Reset));
             }
-            Some(Flag::StopSending) => {
-                if !stream.send_over {
-                    stream.send_over = true;
-                    stream.unsent.clear();
-                    out.push(Kind::StreamStopped, self.id, id.into(), 0);
-                    self.write_message(id, &Message::of_flag(Flag::Reset));
-                }
-            }
-            None => {}
+            Some(Flag::StopSending) | None => {}
         }
         self.forget_if_over(id);
+    }
+
+    /// The remote sends no more on a stream, in one way or the other.
+    fn remote_ended(&mut self, id: u16, kind: Kind, out: &mut Events) {
+        if let Some(stream) = self.streams.get_mut(&id).filter(|it| !it.receive_over) {
+            stream.receive_over = true;
+            if !stream.unwanted {
+                out.push(kind, self.id, id.into(), 0);
+            }
+        }
     }
 
     /// The remote made the stream's number free, or has agreed to that.
@@ -1101,10 +1116,11 @@ impl Session for DtlsSession {
     }
 
     fn consumed(&mut self, stream: u64, bytes: usize, out: &mut Events, full: bool) {
+        let max_credit = self.max_credit();
         let Some((id, entry)) = find(&mut self.streams, stream) else {
             return;
         };
-        entry.credit = (entry.credit + bytes as i64).min(STREAM_CREDIT as i64);
+        entry.credit = (entry.credit + bytes as i64).min(max_credit);
         self.read(id, out, full);
     }
 
@@ -1126,15 +1142,18 @@ impl Session for DtlsSession {
     }
 }
 
-/// Judge a certificate by the libp2p TLS specification: its peer id as a multihash and its public key, or what is wrong.
-fn verify(der: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+/// Judge a certificate by the libp2p TLS specification.
+fn verify(der: &[u8]) -> Result<Claim, String> {
     let der = CertificateDer::from(der);
     // Checks the validity period, the self-signature, and the identity key's signature in the extension.
     let peer = certificate::parse(&der)
         .map_err(|error| format!("the certificate is not one of a libp2p peer: {error}"))?
         .peer_id();
-    let key = public_key_info(&der).ok_or("the certificate has no public key")?;
-    Ok((peer.to_bytes(), key))
+    let remote_key = public_key_info(&der).ok_or("the certificate has no public key")?;
+    Ok(Claim {
+        peer_id: peer.to_bytes(),
+        remote_key,
+    })
 }
 
 /// Stream numbers come from JavaScript; one that is not open is not an error: its stream may have ended meanwhile.

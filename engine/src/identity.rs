@@ -33,6 +33,8 @@ pub struct QuicSettings {
     pub send_window: u32,
     pub datagram_receive_buffer: usize,
     pub datagram_send_buffer: usize,
+    /// How many bytes of one stream may be under way to JavaScript, or wait there.
+    pub stream_receive_queue: usize,
 }
 
 /// Everything a QUIC session is made from, on either side.
@@ -71,6 +73,10 @@ impl QuicIdentity {
         })
     }
 
+    pub fn stream_receive_queue(&self) -> usize {
+        self.settings.stream_receive_queue
+    }
+
     /// The public key of the certificate that this side shows, as DER of SubjectPublicKeyInfo.
     pub fn public_key_info(&self) -> &[u8] {
         &self.public_key_info
@@ -93,9 +99,12 @@ impl QuicIdentity {
         Arc::new(config)
     }
 
-    /// For first packets that nobody expects yet. All configurations have the key of the proofs of address in common.
-    pub fn validating_config(&self) -> Arc<ServerConfig> {
-        Arc::new(self.server.clone())
+    /// For first packets that nobody expects yet. All configurations have the key of the proofs of address in common, and a proof is
+    /// valid for `lifetime`.
+    pub fn validating_config(&self, lifetime: Duration) -> Arc<ServerConfig> {
+        let mut config = self.server.clone();
+        config.retry_token_lifetime(lifetime);
+        Arc::new(config)
     }
 
     fn transport(&self, max_udp_payload: u16, goodbye: &Goodbye) -> Arc<TransportConfig> {

@@ -55,6 +55,7 @@ pub struct QuicOptions {
     pub send_window: u32,
     pub datagram_receive_buffer: u32,
     pub datagram_send_buffer: u32,
+    pub stream_receive_queue: u32,
 }
 
 /// Settings of DTLS sessions; times in milliseconds, sizes in bytes.
@@ -67,6 +68,7 @@ pub struct DtlsOptions {
     pub receive_window: u32,
     pub send_window: u32,
     pub datagram_receive_buffer: u32,
+    pub stream_receive_queue: u32,
     pub max_packet_size: u32,
     pub allow_dtls12: bool,
 }
@@ -88,6 +90,8 @@ impl NativeIdentity {
             send_window: options.send_window,
             datagram_receive_buffer: options.datagram_receive_buffer as usize,
             datagram_send_buffer: options.datagram_send_buffer as usize,
+            // With none, no stream would ever be read.
+            stream_receive_queue: options.stream_receive_queue.max(1) as usize,
         };
         QuicIdentity::new(&private_key, settings)
             .map(|identity| Self(Identity::Quic(Arc::new(identity))))
@@ -104,6 +108,8 @@ impl NativeIdentity {
             receive_window: options.receive_window,
             send_window: options.send_window as usize,
             datagram_receive_buffer: options.datagram_receive_buffer as usize,
+            // With none, no stream would ever be read.
+            stream_receive_queue: options.stream_receive_queue.max(1) as usize,
             max_packet_size: u16::try_from(options.max_packet_size).unwrap_or(u16::MAX),
             allow_dtls12: options.allow_dtls12,
         };
@@ -160,7 +166,8 @@ pub struct NativeStats {
     pub raw_overflow: f64,
     pub unroutable: f64,
     pub shielded: f64,
-    pub turned_away: f64,
+    pub turned_away_prefix: f64,
+    pub turned_away_unprepared: f64,
     pub challenged: f64,
     pub validated: f64,
     pub unproposed: f64,
@@ -176,12 +183,15 @@ pub struct NativeAnswer {
     pub response: Buffer,
 }
 
-/// What a port keeps for remotes without a session, see `UdpInit` in `src/sockets/udp.ts`.
+/// What a port keeps for its remotes, see `UdpInit` in `src/sockets/udp.ts`.
 #[napi(object)]
 pub struct NativeLimits {
     pub waiting: u32,
     pub strangers: u32,
+    pub stranger_datagrams: u32,
     pub responses: u32,
+    pub waiting_bytes: u32,
+    pub socket_buffer: u32,
 }
 
 impl From<NativeLimits> for Limits {
@@ -189,7 +199,10 @@ impl From<NativeLimits> for Limits {
         Self {
             waiting: limits.waiting as usize,
             strangers: limits.strangers as usize,
+            stranger_datagrams: limits.stranger_datagrams,
             responses: limits.responses as usize,
+            // With none, no session would ever be heard.
+            waiting_bytes: limits.waiting_bytes.max(1) as usize,
         }
     }
 }
@@ -212,8 +225,8 @@ impl NativePort {
         limits: NativeLimits,
         wake: Function<(), ()>,
     ) -> Result<Self> {
-        let address = address(&host, port)?;
-        Self::open(Some(address), any_stranger, limits.into(), &wake)
+        let bound = (address(&host, port)?, limits.socket_buffer as usize);
+        Self::open(Some(bound), any_stranger, limits.into(), &wake)
     }
 
     /// Open a port whose datagrams JavaScript carries, by `inject` and `transmit` notices.
@@ -223,7 +236,7 @@ impl NativePort {
     }
 
     fn open(
-        address: Option<SocketAddr>,
+        address: Option<(SocketAddr, usize)>,
         any_stranger: bool,
         limits: Limits,
         wake: &Function<(), ()>,
@@ -289,7 +302,8 @@ impl NativePort {
             raw_overflow: read(&stats.raw_overflow),
             unroutable: read(&stats.unroutable),
             shielded: read(&stats.shielded),
-            turned_away: read(&stats.turned_away),
+            turned_away_prefix: read(&stats.turned_away_prefix),
+            turned_away_unprepared: read(&stats.turned_away_unprepared),
             challenged: read(&stats.challenged),
             validated: read(&stats.validated),
             unproposed: read(&stats.unproposed),
@@ -328,6 +342,7 @@ impl NativePort {
         max_proposals: u32,
         max_proposals_per_prefix: u32,
         max_unprepared: u32,
+        lifetime: u32,
     ) -> Result<()> {
         let Identity::Quic(identity) = &identity.0 else {
             let message = "only QUIC makes strangers prove their address";
@@ -345,6 +360,7 @@ impl NativePort {
             max_proposals: max_proposals as usize,
             max_proposals_per_prefix: max_proposals_per_prefix as usize,
             max_unprepared,
+            lifetime: Duration::from_millis(lifetime.into()),
         };
         self.shared
             .command(Command::Shield(Some((identity.clone(), policy))));

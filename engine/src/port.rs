@@ -20,9 +20,6 @@ use crate::notice::Notice;
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
 
-/// What the kernel is asked to buffer in each direction: it may grant less.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
-
 /// Datagrams in one system call, by segmentation offload.
 const MAX_SEGMENTS: usize = 44;
 
@@ -60,7 +57,8 @@ pub struct Stats {
     pub raw_overflow: AtomicU64,
     pub unroutable: AtomicU64,
     pub shielded: AtomicU64,
-    pub turned_away: AtomicU64,
+    pub turned_away_prefix: AtomicU64,
+    pub turned_away_unprepared: AtomicU64,
     pub challenged: AtomicU64,
     pub validated: AtomicU64,
     pub unproposed: AtomicU64,
@@ -142,15 +140,18 @@ pub struct Port {
 }
 
 impl Port {
-    /// Open a UDP port; or, without an address, one whose datagrams JavaScript carries.
+    /// Open a UDP port, and ask the kernel to buffer that many bytes in each direction: it may grant less. Or, without an address,
+    /// one whose datagrams JavaScript carries.
     pub fn open(
-        address: Option<SocketAddr>,
+        address: Option<(SocketAddr, usize)>,
         any_stranger: bool,
         limits: Limits,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let udp = address.map(Udp::bind).transpose()?;
+        let udp = address
+            .map(|(address, buffer)| Udp::bind(address, buffer))
+            .transpose()?;
         let (may_fragment, local) = match &udp {
             Some(udp) => (udp.state.may_fragment(), udp.socket.local_addr()?),
             None => (false, SocketAddr::from(([0, 0, 0, 0], 0))),
@@ -331,8 +332,10 @@ impl Stats {
         self.unroutable
             .store(counters.unroutable, Ordering::Relaxed);
         self.shielded.store(counters.shielded, Ordering::Relaxed);
-        self.turned_away
-            .store(counters.turned_away, Ordering::Relaxed);
+        self.turned_away_prefix
+            .store(counters.turned_away_prefix, Ordering::Relaxed);
+        self.turned_away_unprepared
+            .store(counters.turned_away_unprepared, Ordering::Relaxed);
         self.challenged
             .store(counters.challenged, Ordering::Relaxed);
         self.validated.store(counters.validated, Ordering::Relaxed);
@@ -348,7 +351,7 @@ impl Stats {
 }
 
 impl Udp {
-    fn bind(address: SocketAddr) -> io::Result<Self> {
+    fn bind(address: SocketAddr, buffer: usize) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -358,8 +361,8 @@ impl Udp {
         socket.bind(&address.into())?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         // Best effort: the kernel's limit may be lower, and smaller buffers only cost speed.
-        let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER);
-        let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER);
+        let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), buffer);
+        let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), buffer);
         let receive_buffer = vec![0; BATCH_SIZE * 64 * 1024];
         Ok(Self {
             socket: UdpSocket::from_std(socket.into()),

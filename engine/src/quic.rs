@@ -17,7 +17,7 @@ use crate::congestion::Goodbye;
 use crate::events::{Events, Kind};
 use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
-use crate::session::{STREAM_CREDIT, Session};
+use crate::session::Session;
 use crate::tls::public_key_info;
 
 /// How often a changed round trip time is worth telling.
@@ -40,9 +40,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn new() -> Self {
+    fn new(credit: usize) -> Self {
         Self {
-            credit: STREAM_CREDIT,
+            credit,
             unsent: VecDeque::new(),
             finishing: false,
             send_over: false,
@@ -91,6 +91,8 @@ pub struct QuicSession {
     streams: HashMap<StreamId, Stream>,
     opening: VecDeque<u32>,
     datagrams: VecDeque<Bytes>,
+    /// How many datagrams that came were taken from the connection, or are known to have been dropped there.
+    datagrams_seen: u64,
     /// Streams with something to read that JavaScript had no room for, and whether datagrams wait, too.
     starved_streams: HashSet<StreamId>,
     starved_datagrams: bool,
@@ -115,6 +117,7 @@ impl QuicSession {
             streams: HashMap::new(),
             opening: VecDeque::new(),
             datagrams: VecDeque::new(),
+            datagrams_seen: 0,
             starved_streams: HashSet::new(),
             starved_datagrams: false,
             datagram_space: 0,
@@ -147,6 +150,10 @@ impl QuicSession {
 
     pub fn handle_event(&mut self, event: ConnectionEvent) {
         self.connection.handle_event(event);
+    }
+
+    fn max_credit(&self) -> usize {
+        self.terms.identity.stream_receive_queue()
     }
 
     fn connected(&mut self, now: Instant, out: &mut Events) {
@@ -197,6 +204,10 @@ impl QuicSession {
             reason => (CloseCause::Failed, reason.to_string()),
         };
         self.read_all(out);
+        if !matches!(self.state, State::Closed) {
+            // Those that wait still will not be taken any more.
+            self.tell_dropped_datagrams(out);
+        }
         self.tell_closed(cause, message, out);
     }
 
@@ -275,7 +286,7 @@ impl QuicSession {
         match event {
             StreamEvent::Opened { .. } => {
                 while let Some(id) = self.connection.streams().accept(Dir::Bi) {
-                    self.streams.insert(id, Stream::new());
+                    self.streams.insert(id, Stream::new(self.max_credit()));
                     out.push(Kind::StreamOpened, self.id, id.into(), 0);
                     let full = full(out);
                     self.read(id, out, full);
@@ -303,7 +314,7 @@ impl QuicSession {
                 return;
             };
             self.opening.pop_front();
-            self.streams.insert(id, Stream::new());
+            self.streams.insert(id, Stream::new(self.max_credit()));
             out.push(Kind::StreamReady, self.id, id.into(), token.into());
         }
     }
@@ -416,9 +427,21 @@ impl QuicSession {
                 return;
             }
             let Some(payload) = self.connection.datagrams().recv() else {
+                self.tell_dropped_datagrams(out);
                 return;
             };
+            self.datagrams_seen += 1;
             out.push_datagram(self.id, &payload);
+        }
+    }
+
+    /// What has come and was not taken, nor waits any more, quinn has dropped: the oldest for the newest.
+    fn tell_dropped_datagrams(&mut self, out: &mut Events) {
+        let came = self.connection.stats().frame_rx.datagram;
+        let dropped = came.saturating_sub(self.datagrams_seen);
+        if dropped > 0 {
+            self.datagrams_seen = came;
+            out.push(Kind::DatagramsDropped, self.id, dropped, 0);
         }
     }
 
@@ -537,10 +560,11 @@ impl Session for QuicSession {
     }
 
     fn consumed(&mut self, stream: u64, bytes: usize, out: &mut Events, full: bool) {
+        let max_credit = self.max_credit();
         let Some((id, entry)) = find(&mut self.streams, stream) else {
             return;
         };
-        entry.credit = (entry.credit + bytes).min(STREAM_CREDIT);
+        entry.credit = (entry.credit + bytes).min(max_credit);
         self.read(id, out, full);
     }
 

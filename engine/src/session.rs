@@ -12,9 +12,6 @@ use crate::dtls::DtlsSession;
 use crate::events::Events;
 use crate::quic::QuicSession;
 
-/// How many bytes of one stream may be under way to JavaScript, or wait there.
-pub const STREAM_CREDIT: usize = 512 * 1024;
-
 /// The methods named like commands do what [`crate::command::Command`] says of them.
 pub trait Session: Send {
     /// Whether it is an initiator that waits for [`Self::proceed`].

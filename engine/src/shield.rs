@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use hashlink::LinkedHashMap;
 
-/// How long a proposal is remembered after it last came: as long as the proof of the address is valid, which quinn says.
-pub const LIFETIME: Duration = Duration::from_secs(15);
+/// How long a proof is valid where JavaScript has said nothing yet.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(15);
 
 /// The time for which [`Policy::max_unprepared`] holds.
 const UNPREPARED_INTERVAL: Duration = Duration::from_millis(100);
@@ -38,6 +38,8 @@ pub struct Policy {
     pub max_proposals_per_prefix: usize,
     /// Proposals with an offer that has no prepared answer which pass in each tenth of a second
     pub max_unprepared: u32,
+    /// How long a proposal is remembered after it last came, and a proof of the address is valid
+    pub lifetime: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -116,10 +118,11 @@ impl From<IpAddr> for Prefix {
     }
 }
 
-#[derive(Default)]
 pub struct Shield {
     /// While it is up.
     policy: Option<Policy>,
+    /// That of the latest policy.
+    lifetime: Duration,
     /// Oldest first.
     proposals: LinkedHashMap<SocketAddr, Proposal>,
     of_prefix: HashMap<Prefix, usize>,
@@ -129,10 +132,32 @@ pub struct Shield {
     unprepared_since: Option<Instant>,
 }
 
+impl Default for Shield {
+    fn default() -> Self {
+        Self {
+            policy: None,
+            lifetime: DEFAULT_LIFETIME,
+            proposals: LinkedHashMap::new(),
+            of_prefix: HashMap::new(),
+            displaced: 0,
+            unprepared: 0,
+            unprepared_since: None,
+        }
+    }
+}
+
 impl Shield {
     /// Put it up; or, without a policy, down: those whose proposals are remembered can still get through.
     pub fn set(&mut self, policy: Option<Policy>) {
+        if let Some(policy) = &policy {
+            self.lifetime = policy.lifetime;
+        }
         self.policy = policy;
+    }
+
+    /// How long a proof of an address is valid.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     pub fn is_up(&self) -> bool {
@@ -225,7 +250,7 @@ impl Shield {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let (_, oldest) = self.proposals.front()?;
-        Some(oldest.at + LIFETIME)
+        Some(oldest.at + self.lifetime)
     }
 
     fn forget_oldest(&mut self) {

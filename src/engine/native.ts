@@ -11,6 +11,7 @@ export interface NativeQuicOptions {
   sendWindow: number
   datagramReceiveBuffer: number
   datagramSendBuffer: number
+  streamReceiveQueue: number
 }
 
 export interface NativeDtlsOptions {
@@ -20,6 +21,7 @@ export interface NativeDtlsOptions {
   receiveWindow: number
   sendWindow: number
   datagramReceiveBuffer: number
+  streamReceiveQueue: number
   maxPacketSize: number
   allowDtls12: boolean
 }
@@ -93,9 +95,14 @@ export interface NativeStats {
   shielded: number
 
   /**
-   * Proposals that the shield turned away: too many of a part of the network, or that only JavaScript could answer
+   * Proposals that the shield turned away: too many of a part of the network
    */
-  turnedAway: number
+  turnedAwayPrefix: number
+
+  /**
+   * Proposals that the shield turned away: too many that only JavaScript could answer
+   */
+  turnedAwayUnprepared: number
 
   /**
    * Strangers that were told to prove their address
@@ -131,7 +138,18 @@ export interface NativeStats {
 export interface NativeLimits {
   waiting: number
   strangers: number
+  strangerDatagrams: number
   responses: number
+
+  /**
+   * In bytes
+   */
+  waitingBytes: number
+
+  /**
+   * In bytes, each way
+   */
+  socketBuffer: number
 }
 
 export interface NativeAnswer {
@@ -146,7 +164,7 @@ export interface NativePort {
   claim (host: string, port: number): void
   share (host: string, port: number, shared: boolean): void
   release (host: string, port: number): void
-  shield (identity: NativeIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number): void
+  shield (identity: NativeIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number, lifetime: number): void
   unshield (): void
   sendRaw (host: string, port: number, localHost: string | undefined, data: Uint8Array): void
   inject (host: string, port: number, data: Uint8Array): void

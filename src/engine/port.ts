@@ -20,6 +20,7 @@ const DATAGRAM = 8
 const DATAGRAMS_SENT = 9
 const PATH = 10
 const NOTICE = 11
+const DATAGRAMS_DROPPED = 12
 
 /**
  * How many batches are dealt with before other work gets its turn
@@ -39,6 +40,7 @@ export interface SessionEvents {
   onStreamWritten (stream: number, bytes: number): void
   onDatagram (payload: Uint8Array): void
   onDatagramsSent (bytes: number, dropped: number): void
+  onDatagramsDropped (count: number): void
   onPath (maxDatagramSize: number, rttMicros: number): void
   onNotice (notice: NativeNotice): void
 }
@@ -219,6 +221,9 @@ export class EnginePort {
           break
         case STREAM_STOPPED:
           session.onStreamStopped(a)
+          break
+        case DATAGRAMS_DROPPED:
+          session.onDatagramsDropped(a)
           break
         case PATH:
           session.onPath(a, b)

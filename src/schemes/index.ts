@@ -189,6 +189,12 @@ export interface SecureSession {
   readonly droppedDatagrams: Readonly<Record<string, number>>
 
   /**
+   * How many streams of the remote were reset because they came before `start`, and there was no room to hold them. A session that
+   * holds any number, or none, need not say.
+   */
+  readonly refusedStreams?: number
+
+  /**
    * Close orderly: what was written to finished streams is delivered first, then the remote is told. Resolves when done;
    * rejects with the signal's reason, and the session is then aborted. Idempotent.
    */
@@ -270,7 +276,7 @@ export interface SecureStream {
   reset (): void
 
   /**
-   * Stop delivery until `resume`: the remote is held back by flow control. What is under way (up to 512 KiB) still arrives.
+   * Stop delivery until `resume`: the remote is held back by flow control. What is under way (up to 512 KiB, if nobody says otherwise) still arrives.
    */
   pause (): void
   resume (): void

@@ -102,7 +102,7 @@ export interface EndpointShield {
   addressValidator: unknown
 
   /**
-   * How many strangers' proposals are remembered; the oldest makes room for the newest, and none is kept for more than 15 s
+   * How many strangers' proposals are remembered; the oldest makes room for the newest
    */
   maxProposals: number
 
@@ -115,6 +115,11 @@ export interface EndpointShield {
    * How many proposals with other offers reach the acceptor in each tenth of a second
    */
   maxUnprepared: number
+
+  /**
+   * How long a proposal is remembered after it last came, and a proof of the address is valid, in milliseconds
+   */
+  lifetime: number
 }
 
 /**

@@ -25,8 +25,8 @@ const MAX_DATAGRAM_SIZE_IPV6 = 1432
 const MAX_SOCKETS_PER_REMOTE = 2
 
 /**
- * What a port keeps for remotes without a session; beyond that the newest is dropped, and counted. Each is a whole number, else
- * `InvalidParametersError`.
+ * What a port keeps for its remotes; beyond that the newest is dropped, and counted, where it says nothing else. Each is a whole
+ * number, else `InvalidParametersError`.
  */
 export interface UdpInit {
   /**
@@ -41,12 +41,35 @@ export interface UdpInit {
   maxStrangers?: number
 
   /**
+   * How many such datagrams of each, likewise of a remote with a session that proposes afresh. Default: 8.
+   */
+  maxStrangerDatagrams?: number
+
+  /**
    * How many answers to strangers may wait to be sent. Default: 1,024.
    */
   maxQueuedAnswers?: number
+
+  /**
+   * How many bytes of all sessions may wait for JavaScript. What comes beyond that stays in the sessions, whose own limits hold.
+   * Default: 2 MiB.
+   */
+  maxWaitingBytes?: number
+
+  /**
+   * How many bytes the kernel is asked to buffer, each way. It may grant less, and drops what finds no room. Default: 4 MiB.
+   */
+  socketBuffer?: number
 }
 
-const DEFAULTS: Required<UdpInit> = { maxWaitingDatagrams: 512, maxStrangers: 1_024, maxQueuedAnswers: 1_024 }
+const DEFAULTS: Required<UdpInit> = {
+  maxWaitingDatagrams: 512,
+  maxStrangers: 1_024,
+  maxStrangerDatagrams: 8,
+  maxQueuedAnswers: 1_024,
+  maxWaitingBytes: 2 * 1024 * 1024,
+  socketBuffer: 4 * 1024 * 1024
+}
 
 /**
  * What a `UdpEndpoint` is opened with
@@ -155,10 +178,10 @@ export class UdpEndpoint implements PacketEndpoint {
       return
     }
 
-    const { addressValidator, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared } = shield
+    const { addressValidator, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared, lifetime } = shield
 
     try {
-      this.#port.commands.shield(addressValidator as NativeIdentity, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared)
+      this.#port.commands.shield(addressValidator as NativeIdentity, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared, lifetime)
     } catch (err: any) {
       throw new InvalidParametersError(`The shield of ${formatPacketAddress(this.localAddress)} needs the address validator of one of the engine's schemes: ${err.message}`)
     }
@@ -329,7 +352,14 @@ function nativeLimits (init: UdpInit): NativeLimits {
     return value
   }
 
-  return { waiting: limit('maxWaitingDatagrams'), strangers: limit('maxStrangers'), responses: limit('maxQueuedAnswers') }
+  return {
+    waiting: limit('maxWaitingDatagrams'),
+    strangers: limit('maxStrangers'),
+    strangerDatagrams: limit('maxStrangerDatagrams'),
+    responses: limit('maxQueuedAnswers'),
+    waitingBytes: limit('maxWaitingBytes'),
+    socketBuffer: limit('socketBuffer')
+  }
 }
 
 /**

@@ -263,7 +263,8 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
           ...prepared,
           maxProposals: this.#init.limits.maxHeldOffInbound,
           maxProposalsPerPrefix: this.#init.limits.maxHeldOffPerPrefix,
-          maxUnprepared: Math.ceil(this.#init.limits.maxUnpreparedInbound / 10)
+          maxUnprepared: Math.ceil(this.#init.limits.maxUnpreparedInbound / 10),
+          lifetime: this.#init.limits.validationTimeout
         }
   }
 

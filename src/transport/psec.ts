@@ -23,6 +23,7 @@ import type { Multiaddr } from '@multiformats/multiaddr'
 const DEFAULT_MAX_PENDING_INBOUND = 256
 const DEFAULT_MAX_HELD_OFF_INBOUND = 65_536
 const DEFAULT_MAX_UNPREPARED_INBOUND = 160
+const DEFAULT_VALIDATION_TIMEOUT = 15_000
 
 const CONFIRM_POLICIES: ConfirmPolicy[] = ['require', 'prefer', 'off']
 const DEFAULT_CONFIRM_TIMEOUT = 10_000
@@ -234,7 +235,8 @@ function inboundLimits (init: InboundLimits): Required<InboundLimits> {
     validationThreshold: init.validationThreshold ?? Math.ceil(maxPendingInbound / 4),
     maxHeldOffInbound,
     maxHeldOffPerPrefix: init.maxHeldOffPerPrefix ?? Math.ceil(maxHeldOffInbound / 8),
-    maxUnpreparedInbound: init.maxUnpreparedInbound ?? DEFAULT_MAX_UNPREPARED_INBOUND
+    maxUnpreparedInbound: init.maxUnpreparedInbound ?? DEFAULT_MAX_UNPREPARED_INBOUND,
+    validationTimeout: init.validationTimeout ?? DEFAULT_VALIDATION_TIMEOUT
   }
 
   for (const [name, limit] of Object.entries(limits)) {

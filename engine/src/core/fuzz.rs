@@ -55,6 +55,7 @@ fn create_identity() -> (Arc<QuicIdentity>, Vec<u8>) {
         send_window: 1 << 17,
         datagram_receive_buffer: 1 << 14,
         datagram_send_buffer: 1 << 14,
+        stream_receive_queue: 512 * 1024,
     };
     let key = keypair.to_protobuf_encoding().unwrap();
     let identity = QuicIdentity::new(&key, settings).unwrap();
@@ -459,6 +460,7 @@ impl World {
             max_proposals: MAX_SHIELDED,
             max_proposals_per_prefix: 1,
             max_unprepared: 16,
+            lifetime: Duration::from_secs(15),
         };
         let end = &mut self.ends[at];
         let command = Command::Shield(up.then(|| (end.identity(), policy)));

@@ -14,6 +14,9 @@ use crate::identity::{QuicIdentity, QuicSettings};
 const A: ([u8; 4], u16) = ([10, 0, 0, 1], 4001);
 const B: ([u8; 4], u16) = ([10, 0, 0, 2], 4002);
 
+/// How many bytes of a stream JavaScript takes at a time.
+const STREAM_QUEUE: usize = 512 * 1024;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Scheme {
     Quic,
@@ -33,6 +36,7 @@ impl Scheme {
                     send_window: 1 << 22,
                     datagram_receive_buffer: 1 << 16,
                     datagram_send_buffer: 1 << 16,
+                    stream_receive_queue: STREAM_QUEUE,
                 };
                 Identity::Quic(Arc::new(QuicIdentity::new(key, settings).unwrap()))
             }
@@ -44,6 +48,7 @@ impl Scheme {
                     receive_window: 1 << 20,
                     send_window: 1 << 22,
                     datagram_receive_buffer: 1 << 16,
+                    stream_receive_queue: STREAM_QUEUE,
                     max_packet_size: 1232,
                     allow_dtls12: false,
                 };
@@ -625,6 +630,17 @@ fn what_follows_on_the_heels_of_a_renewed_proposal_surfaces_and_the_sessions_pac
     assert_eq!(receive_at_b(&mut net, &[200; 1200]), 0);
 }
 
+#[test]
+fn as_many_datagrams_of_a_stranger_follow_its_proposal_as_was_said() {
+    let mut net = Net::new();
+    net.b.core.limits.stranger_datagrams = 2;
+    assert_eq!(receive_at_b(&mut net, &[0, 5]), 1);
+    for surfaced in [1, 1, 0] {
+        assert_eq!(receive_at_b(&mut net, &[200; 1200]), surfaced);
+    }
+    assert_eq!(net.b.core.counters.strangers, 1);
+}
+
 fn a_flow_that_javascript_shares_surfaces_what_no_session_takes(mut net: Net) {
     let claim = Command::Claim { remote: A.into() };
     net.b.core.handle_command(net.now, claim);
@@ -735,9 +751,9 @@ fn a_reader_that_takes_nothing_holds_the_writer_back(mut net: Net) {
     write(&mut net, stream, &data);
     net.run(Duration::from_secs(20));
     // Messages of DTLS are of 16 KiB, and go whole.
-    let most = crate::session::STREAM_CREDIT + (16 << 10);
+    let most = STREAM_QUEUE + (16 << 10);
     let before = net.b.stream_bytes(stream).len();
-    assert!((crate::session::STREAM_CREDIT..most).contains(&before));
+    assert!((STREAM_QUEUE..most).contains(&before));
 
     let command = Command::Consumed {
         session: 9,
@@ -748,6 +764,71 @@ fn a_reader_that_takes_nothing_holds_the_writer_back(mut net: Net) {
     net.run(Duration::from_secs(1));
     let after = net.b.stream_bytes(stream).len();
     assert!(after > before && after < most + (1 << 15));
+}
+
+fn nothing_more_is_taken_from_the_sessions_while_as_much_as_was_said_waits_for_javascript(
+    mut net: Net,
+) {
+    net.secure();
+    let stream = open_stream(&mut net);
+    net.b.core.limits.waiting_bytes = 1000;
+    net.b.core.set_waiting(1000, 0);
+    write(&mut net, stream, b"hello");
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.stream_bytes(stream), b"");
+    assert!(net.b.core.is_starved());
+
+    net.b.core.set_waiting(999, 0);
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.stream_bytes(stream), b"hello");
+}
+
+/// A sends so many datagrams one after another while JavaScript at B takes none.
+fn send_datagrams_to_busy_b(net: &mut Net, count: u64) {
+    net.b.core.set_waiting(MAX_WAITING_BYTES, 0);
+    for _ in 0..count {
+        let command = Command::Datagram {
+            session: 1,
+            payload: vec![7; 1000].into(),
+        };
+        net.a.core.handle_command(net.now, command);
+        net.run(Duration::from_millis(100));
+    }
+    assert_eq!(net.b.records(Kind::Datagram).len(), 0);
+}
+
+fn datagrams_that_nobody_took_in_time_are_counted_when_the_newest_are_taken(mut net: Net) {
+    net.secure();
+    send_datagrams_to_busy_b(&mut net, 100);
+    assert_eq!(net.b.records(Kind::DatagramsDropped).len(), 0);
+    net.b.core.set_waiting(0, 0);
+    net.run(Duration::from_secs(1));
+    let taken = net.b.records(Kind::Datagram).len() as u64;
+    assert!((1..100).contains(&taken));
+    assert_eq!(net.b.records(Kind::DatagramsDropped), [[100 - taken, 0, 0]]);
+}
+
+fn datagrams_that_nobody_took_before_the_session_ended_are_counted(mut net: Net) {
+    net.secure();
+    send_datagrams_to_busy_b(&mut net, 3);
+    net.a.close(net.now, 1, 0, false);
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.closed(), Some(CloseCause::Remote));
+    assert_eq!(net.b.records(Kind::DatagramsDropped), [[3, 0, 0]]);
+}
+
+fn no_datagram_is_counted_as_dropped_that_was_taken(mut net: Net) {
+    net.secure();
+    for _ in 0..3 {
+        let command = Command::Datagram {
+            session: 1,
+            payload: vec![7; 1000].into(),
+        };
+        net.a.core.handle_command(net.now, command);
+        net.run(Duration::from_millis(100));
+    }
+    assert_eq!(net.b.records(Kind::Datagram).len(), 3);
+    assert_eq!(net.b.records(Kind::DatagramsDropped).len(), 0);
 }
 
 fn streams_wait_while_the_remote_allows_no_more(mut net: Net) {
@@ -878,6 +959,10 @@ fn no_bytes_of_any_kind_disturb_a_session(mut net: Net) {
 }
 
 for_every_scheme! {
+    nothing_more_is_taken_from_the_sessions_while_as_much_as_was_said_waits_for_javascript
+    datagrams_that_nobody_took_in_time_are_counted_when_the_newest_are_taken
+    datagrams_that_nobody_took_before_the_session_ended_are_counted
+    no_datagram_is_counted_as_dropped_that_was_taken
     a_cancelled_initiator_never_sends_anything
     a_waiting_responder_outlives_another_session_of_its_flow
     both_sides_learn_who_the_other_is

@@ -2,6 +2,7 @@ use super::*;
 
 const RESPONSE: &[u8] = b"\x01\x02/q";
 const MAX_UNPREPARED: u32 = 16;
+const LIFETIME: Duration = Duration::from_secs(7);
 const OFFER: &[u8] = b"\x01\x02/q";
 
 fn shield(max_proposals: usize, max_proposals_per_prefix: usize) -> Shield {
@@ -14,6 +15,7 @@ fn shield(max_proposals: usize, max_proposals_per_prefix: usize) -> Shield {
         max_proposals,
         max_proposals_per_prefix,
         max_unprepared: MAX_UNPREPARED,
+        lifetime: LIFETIME,
     }));
     shield
 }

@@ -5,12 +5,13 @@
  */
 import { InvalidParametersError } from '@libp2p/interface'
 import { NativeScheme } from '../native/scheme.ts'
-import { nativeSettings } from '../native/settings.ts'
+import { DEFAULT_QUEUES, nativeSettings } from '../native/settings.ts'
 import { dtlsIdentity } from './identity.ts'
 import { DTLS } from './protocol.ts'
 import type { SecurityScheme } from '../index.ts'
+import type { SessionQueues } from '../native/settings.ts'
 
-export interface DtlsInit {
+export interface DtlsInit extends SessionQueues {
   /**
    * A session on which nothing is heard for so many milliseconds is over. Each side goes by its own value. Default: 30,000.
    */
@@ -58,6 +59,7 @@ export interface DtlsInit {
 }
 
 const DEFAULTS: Required<Omit<DtlsInit, 'allowDtls12'>> = {
+  ...DEFAULT_QUEUES,
   idleTimeout: 30_000,
   keepAliveInterval: 10_000,
   maxInboundStreams: 256,
@@ -99,6 +101,7 @@ export function dtls (init: DtlsInit = {}): SecurityScheme {
     protocol: DTLS,
     component: 'dtls',
     identity: (engine, privateKey) => dtlsIdentity(engine, privateKey, { ...settings, allowDtls12 }),
+    queues: settings,
     // an endpoint has one means to that, and it is QUIC's
     validatesAddresses: false
   })

@@ -7,6 +7,7 @@ import { loadEngine } from '../../engine/load.ts'
 import { detachedFlow } from './detached-flow.ts'
 import { NativeInitiation } from './initiation.ts'
 import { NativeSession } from './session.ts'
+import type { SessionQueues } from './settings.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
 import type { NativeEngine, NativeIdentity } from '../../engine/native.ts'
 import type { PacketSocket } from '../../sockets/index.ts'
@@ -28,6 +29,8 @@ export interface NativeSchemeInit {
    * Make the certificate and settings for a protobuf-encoded private key. May throw.
    */
   identity (engine: NativeEngine, privateKey: Uint8Array): NativeIdentity
+
+  queues: Required<SessionQueues>
 
   /**
    * Whether its responders can have strangers prove their address before they do any work for them
@@ -56,7 +59,7 @@ export class NativeScheme implements SecurityScheme {
       const identity = this.#identity(options)
       const flow = flowOf(socket)
 
-      return { identity, flow, session: new NativeSession(this.protocol, flow, this.#log(options)) }
+      return { identity, flow, session: this.#session(flow, options) }
     })
   }
 
@@ -64,9 +67,12 @@ export class NativeScheme implements SecurityScheme {
     options.signal?.throwIfAborted()
     const identity = this.#identity(options)
     const flow = flowOf(socket)
-    const session = new NativeSession(this.protocol, flow, this.#log(options))
 
-    return session.respond(identity, options)
+    return this.#session(flow, options).respond(identity, options)
+  }
+
+  #session (flow: NativeFlow, context: SchemeContext): NativeSession {
+    return new NativeSession({ protocol: this.protocol, flow, queues: this.#init.queues, log: this.#log(context) })
   }
 
   #log ({ logger }: SchemeContext): Logger {

@@ -3,7 +3,9 @@ import * as Digest from 'multiformats/hashes/digest'
 import { raceSignal } from 'race-signal'
 import { DatagramTooLargeError, HandshakeFailedError, SessionClosedError, SessionFailedError } from '../../errors.ts'
 import { formatPacketAddress } from '../../sockets/index.ts'
+import { HeldArrivals } from '../held-arrivals.ts'
 import { NativeStream } from './stream.ts'
+import type { SessionQueues } from './settings.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
 import type { CloseCause, NativeNotice, NativeIdentity } from '../../engine/native.ts'
 import type { EnginePort, SessionEvents } from '../../engine/port.ts'
@@ -11,21 +13,14 @@ import type { ChannelBinding, ProceedOptions, RespondOptions, SecureSession, Sec
 import type { AbortOptions, Logger, PeerId } from '@libp2p/interface'
 
 /**
- * `sendDatagram` returns false from here on, in bytes; what is sent regardless is dropped above the second
+ * What is sent although the queue is full is dropped above so many times its size
  */
-const DATAGRAM_QUEUE = 256 * 1024
-const DATAGRAM_QUEUE_LIMIT = 1024 * 1024
+const OVERFULL = 4
 
 /**
  * The application error code of an abort without one of its own: 0 would read as an orderly close
  */
 const ABORTED = 1
-
-/**
- * How many streams and datagrams are held before `start`; more are reset or dropped
- */
-const MAX_HELD_STREAMS = 256
-const MAX_HELD_DATAGRAMS = 64
 
 const CLOSE_MESSAGES: Record<CloseCause, string> = {
   local: 'it was closed on this side',
@@ -34,6 +29,13 @@ const CLOSE_MESSAGES: Record<CloseCause, string> = {
   'timed-out': 'nothing was heard of the remote for too long',
   reset: 'the remote does not know it any more, it may have restarted',
   failed: 'a rule of the protocol was broken'
+}
+
+export interface NativeSessionInit {
+  protocol: string
+  flow: NativeFlow
+  queues: Required<SessionQueues>
+  log: Logger
 }
 
 /**
@@ -50,8 +52,8 @@ export class NativeSession implements SecureSession, SessionEvents {
   readonly #closed = Promise.withResolvers<void>()
   readonly #streams = new Map<number, NativeStream>()
   readonly #opening = new Map<number, PromiseWithResolvers<NativeStream>>()
-  readonly #heldStreams: NativeStream[] = []
-  readonly #heldDatagrams: Uint8Array[] = []
+  readonly #queues: Required<SessionQueues>
+  readonly #held: HeldArrivals
   readonly #dropped = { sendQueueFull: 0, receiveQueueFull: 0, pathShrunk: 0 }
   #onSocketClose?: () => void
   #handler?: SecureSessionHandler
@@ -65,8 +67,10 @@ export class NativeSession implements SecureSession, SessionEvents {
   #unsentDatagrams = 0
   #datagramsBlocked = false
 
-  constructor (protocol: string, flow: NativeFlow, log: Logger) {
+  constructor ({ protocol, flow, queues, log }: NativeSessionInit) {
     this.protocol = protocol
+    this.#queues = queues
+    this.#held = new HeldArrivals({ maxStreams: queues.maxHeldStreams, maxDatagrams: queues.maxHeldDatagrams })
     this.#flow = flow
     this.#log = log
     this.#port = flow.port
@@ -102,7 +106,11 @@ export class NativeSession implements SecureSession, SessionEvents {
   }
 
   get droppedDatagrams (): Readonly<Record<string, number>> {
-    return this.#dropped
+    return { ...this.#dropped, receiveQueueFull: this.#dropped.receiveQueueFull + this.#held.droppedDatagrams }
+  }
+
+  get refusedStreams (): number {
+    return this.#held.refusedStreams
   }
 
   /**
@@ -149,14 +157,7 @@ export class NativeSession implements SecureSession, SessionEvents {
 
   start (handler: SecureSessionHandler): void {
     this.#handler = handler
-
-    for (const stream of this.#heldStreams.splice(0)) {
-      handler.onStream(stream)
-    }
-
-    for (const payload of this.#heldDatagrams.splice(0)) {
-      handler.onDatagram(payload)
-    }
+    this.#held.start(handler)
 
     if (this.#status === 'closed') {
       handler.onClose(this.#error)
@@ -193,7 +194,7 @@ export class NativeSession implements SecureSession, SessionEvents {
       throw new DatagramTooLargeError(`A datagram of ${payload.byteLength} bytes does not fit the path, which carries ${this.#maxDatagramSize} now: send less at a time, or use a stream`)
     }
 
-    if (this.#unsentDatagrams >= DATAGRAM_QUEUE_LIMIT) {
+    if (this.#unsentDatagrams >= OVERFULL * this.#queues.datagramSendQueue) {
       this.#dropped.sendQueueFull++
       this.#datagramsBlocked = true
 
@@ -202,7 +203,7 @@ export class NativeSession implements SecureSession, SessionEvents {
 
     this.#unsentDatagrams += payload.byteLength
     this.#port.commands.sendDatagram(this.#id, payload)
-    this.#datagramsBlocked = this.#unsentDatagrams >= DATAGRAM_QUEUE
+    this.#datagramsBlocked = this.#unsentDatagrams >= this.#queues.datagramSendQueue
 
     return !this.#datagramsBlocked
   }
@@ -253,15 +254,7 @@ export class NativeSession implements SecureSession, SessionEvents {
       return
     }
 
-    const stream = this.#addStream(id, 'inbound')
-
-    if (this.#handler != null) {
-      this.#handler.onStream(stream)
-    } else if (this.#heldStreams.length < MAX_HELD_STREAMS) {
-      this.#heldStreams.push(stream)
-    } else {
-      stream.reset()
-    }
+    this.#held.onStream(this.#addStream(id, 'inbound'))
   }
 
   onStreamReady (id: number, token: number): void {
@@ -297,16 +290,8 @@ export class NativeSession implements SecureSession, SessionEvents {
   }
 
   onDatagram (payload: Uint8Array): void {
-    if (this.#status === 'closed') {
-      return
-    }
-
-    if (this.#handler != null) {
-      this.#handler.onDatagram(payload)
-    } else if (this.#heldDatagrams.length < MAX_HELD_DATAGRAMS) {
-      this.#heldDatagrams.push(payload)
-    } else {
-      this.#dropped.receiveQueueFull++
+    if (this.#status !== 'closed') {
+      this.#held.onDatagram(payload)
     }
   }
 
@@ -314,10 +299,14 @@ export class NativeSession implements SecureSession, SessionEvents {
     this.#unsentDatagrams -= bytes
     this.#dropped.pathShrunk += dropped
 
-    if (this.#datagramsBlocked && this.#unsentDatagrams <= DATAGRAM_QUEUE / 2) {
+    if (this.#datagramsBlocked && this.#unsentDatagrams <= this.#queues.datagramSendQueue / 2) {
       this.#datagramsBlocked = false
       this.#handler?.onDatagramDrain()
     }
+  }
+
+  onDatagramsDropped (count: number): void {
+    this.#dropped.receiveQueueFull += count
   }
 
   onPath (maxDatagramSize: number, rttMicros: number): void {
@@ -350,8 +339,13 @@ export class NativeSession implements SecureSession, SessionEvents {
   }
 
   #addStream (id: number, direction: 'inbound' | 'outbound'): NativeStream {
-    const stream = new NativeStream(this.#port, this.#id, id, direction, () => {
-      this.#streams.delete(id)
+    const stream = new NativeStream({
+      port: this.#port,
+      session: this.#id,
+      id,
+      direction,
+      queues: this.#queues,
+      onOver: () => { this.#streams.delete(id) }
     })
     this.#streams.set(id, stream)
 

@@ -1,6 +1,46 @@
 import { InvalidParametersError } from '@libp2p/interface'
 
 /**
+ * What a session keeps between the application and the engine, the same for all schemes that run there
+ */
+export interface SessionQueues {
+  /**
+   * How many bytes of a stream may be on their way to the application, or wait for it. What comes beyond that stays in the engine, and
+   * counts in the scheme's own window. Default: 512 KiB.
+   */
+  streamReceiveQueue?: number
+
+  /**
+   * From how many bytes of a stream on that wait to be sent `send` returns false. What is sent regardless waits, too. Default: 512 KiB.
+   */
+  streamSendQueue?: number
+
+  /**
+   * From how many bytes of datagrams on that wait to be sent `sendDatagram` returns false. What is sent regardless is dropped above
+   * four times as many. Default: 256 KiB.
+   */
+  datagramSendQueue?: number
+
+  /**
+   * How many streams of the remote are held for whoever gets the session (`SecureSession.start`). More are reset. Default: 256.
+   */
+  maxHeldStreams?: number
+
+  /**
+   * The same of datagrams. More are dropped. Default: 64.
+   */
+  maxHeldDatagrams?: number
+}
+
+export const DEFAULT_QUEUES: Required<SessionQueues> = {
+  streamReceiveQueue: 512 * 1024,
+  streamSendQueue: 512 * 1024,
+  datagramSendQueue: 256 * 1024,
+  maxHeldStreams: 256,
+  maxHeldDatagrams: 64
+}
+
+/**
  * Settings as the engine takes them: integers that fit 32 bits, and the defaults where nothing is said. Throws
  * `InvalidParametersError`.
  */

@@ -1,23 +1,31 @@
 import { StreamStateError } from '@libp2p/interface'
+import type { SessionQueues } from './settings.ts'
 import type { EnginePort } from '../../engine/port.ts'
 import type { SecureStream, SecureStreamHandler } from '../index.ts'
 import type { Uint8ArrayList } from 'uint8arraylist'
 
 /**
- * `send` returns false from here on, and `onDrain` comes when half of it has left
+ * What part of the receive queue is passed on before the engine is told, which sends as much as fits it ahead
  */
-const SEND_QUEUE = 512 * 1024
-
-/**
- * How many bytes of a stream are passed on before the engine is told, which sends up to 512 KiB (`STREAM_CREDIT` in
- * `engine/src/session.rs`) ahead
- */
-const CONSUMED_STEP = 128 * 1024
+const CONSUMED_STEP = 1 / 4
 
 /**
  * More buffers than this in a list are joined before they cross the border
  */
 const MAX_BUFFERS = 4
+
+export interface NativeStreamInit {
+  port: EnginePort
+
+  /**
+   * The number of its session
+   */
+  session: number
+  id: number
+  direction: 'inbound' | 'outbound'
+  queues: Required<SessionQueues>
+  onOver (): void
+}
 
 export class NativeStream implements SecureStream {
   readonly id: number
@@ -25,7 +33,8 @@ export class NativeStream implements SecureStream {
 
   readonly #port: EnginePort
   readonly #session: number
-  readonly #onOver: (stream: NativeStream) => void
+  readonly #queues: Required<SessionQueues>
+  readonly #onOver: () => void
   #handler?: SecureStreamHandler
 
   /**
@@ -41,9 +50,10 @@ export class NativeStream implements SecureStream {
   #stopped = false
   #reset = false
 
-  constructor (port: EnginePort, session: number, id: number, direction: 'inbound' | 'outbound', onOver: (stream: NativeStream) => void) {
+  constructor ({ port, session, id, direction, queues, onOver }: NativeStreamInit) {
     this.#port = port
     this.#session = session
+    this.#queues = queues
     this.#onOver = onOver
     this.id = id
     this.direction = direction
@@ -55,6 +65,8 @@ export class NativeStream implements SecureStream {
     for (const deliver of this.#held.splice(0)) {
       deliver(handler)
     }
+
+    this.#tellConsumed(0)
   }
 
   send (data: Uint8Array | Uint8ArrayList): boolean {
@@ -79,7 +91,7 @@ export class NativeStream implements SecureStream {
       }
     }
 
-    this.#blocked = this.#unsent >= SEND_QUEUE
+    this.#blocked = this.#unsent >= this.#queues.streamSendQueue
 
     return !this.#blocked
   }
@@ -166,7 +178,7 @@ export class NativeStream implements SecureStream {
   onWritten (bytes: number): void {
     this.#unsent -= bytes
 
-    if (this.#unsent <= SEND_QUEUE / 2) {
+    if (this.#unsent <= this.#queues.streamSendQueue / 2) {
       this.#drain()
     }
   }
@@ -202,7 +214,7 @@ export class NativeStream implements SecureStream {
   #tellConsumed (bytes: number): void {
     this.#consumed += bytes
 
-    if (this.#paused || this.#readOver || this.#handler == null || this.#consumed < CONSUMED_STEP) {
+    if (this.#paused || this.#readOver || this.#handler == null || this.#consumed < this.#queues.streamReceiveQueue * CONSUMED_STEP) {
       return
     }
 
@@ -222,12 +234,12 @@ export class NativeStream implements SecureStream {
     this.#reset = true
     this.#readOver = true
     this.#writeOver = true
-    this.#onOver(this)
+    this.#onOver()
   }
 
   #endIfOver (): void {
     if (this.#readOver && this.#writeOver && !this.#reset) {
-      this.#onOver(this)
+      this.#onOver()
     }
   }
 }

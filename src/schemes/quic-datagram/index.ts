@@ -3,11 +3,12 @@
  * `/quic-datagram/1.0.0`. The protocol runs in the native engine; this folder is its face.
  */
 import { NativeScheme } from '../native/scheme.ts'
-import { nativeSettings } from '../native/settings.ts'
+import { DEFAULT_QUEUES, nativeSettings } from '../native/settings.ts'
 import { QUIC_DATAGRAM } from './protocol.ts'
 import type { SecurityScheme } from '../index.ts'
+import type { SessionQueues } from '../native/settings.ts'
 
-export interface QuicDatagramInit {
+export interface QuicDatagramInit extends SessionQueues {
   /**
    * A session on which nothing is heard for so many milliseconds is over. The lower of both sides' values counts (RFC 9000,
    * section 10.1). Default: 30,000.
@@ -52,6 +53,7 @@ export interface QuicDatagramInit {
 }
 
 const DEFAULTS: Required<QuicDatagramInit> = {
+  ...DEFAULT_QUEUES,
   idleTimeout: 30_000,
   keepAliveInterval: 10_000,
   maxInboundStreams: 256,
@@ -73,6 +75,7 @@ export function quicDatagram (init: QuicDatagramInit = {}): SecurityScheme {
     protocol: QUIC_DATAGRAM,
     component: 'quic-datagram',
     identity: (engine, privateKey) => engine.NativeIdentity.quic(privateKey, settings),
+    queues: settings,
     validatesAddresses: true
   })
 }

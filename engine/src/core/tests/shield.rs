@@ -5,9 +5,14 @@ use crate::shield::{Answer, Policy};
 
 const OFFER: &[u8] = b"\x01\x02/q";
 const ACCEPT: &[u8] = b"\x01\x02/q";
+const LIFETIME: Duration = Duration::from_secs(15);
 const BARE: &[u8] = b"\x00\x01\x07\x01\x02/q";
 
 fn shield_b(net: &mut Net) {
+    shield_b_for(net, LIFETIME);
+}
+
+fn shield_b_for(net: &mut Net, lifetime: Duration) {
     let policy = Policy {
         answers: vec![Answer {
             offer: OFFER.into(),
@@ -16,6 +21,7 @@ fn shield_b(net: &mut Net) {
         max_proposals: 100,
         max_proposals_per_prefix: 100,
         max_unprepared: 16,
+        lifetime,
     };
     let Identity::Quic(identity) = net.b.identity.clone() else {
         panic!("only QUIC has a shield");
@@ -97,6 +103,18 @@ fn a_stranger_who_has_proved_its_address_gets_through() {
     net.run(Duration::from_secs(5));
     assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
     assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+}
+
+#[test]
+fn a_proof_is_valid_for_as_long_as_was_said() {
+    let mut net = Net::new();
+    shield_b_for(&mut net, Duration::ZERO);
+    propose(&mut net);
+    net.deliver_all();
+    net.proceed(false);
+    net.deliver_all();
+    assert!(net.b.core.counters.challenged > 0);
+    assert_eq!(net.b.core.counters.validated, 0);
 }
 
 #[test]
@@ -222,6 +240,22 @@ fn a_proof_that_comes_too_late_is_counted() {
     assert!(net.b.core.counters.unproposed > 0);
     assert_eq!(net.b.core.counters.validated, 0);
     assert!(validated(&net.b).is_empty());
+}
+
+#[test]
+fn proposals_that_are_turned_away_are_counted_by_reason() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    for number in 0..102u8 {
+        let remote = SocketAddr::from(([10, 1, 1, number], 9));
+        net.b.hear(net.now, remote, BARE);
+    }
+    let remote: SocketAddr = A.into();
+    for _ in 0..16 + 3 {
+        net.b.hear(net.now, remote, b"\x00\x01\x07\x01\x02/z");
+    }
+    assert_eq!(net.b.core.counters.turned_away_prefix, 2);
+    assert_eq!(net.b.core.counters.turned_away_unprepared, 3);
 }
 
 #[test]
