@@ -55,9 +55,9 @@ async function handshakes (): Promise<void> {
   const variants: Array<{ title: string, init: Omit<MeetingInit, 'role'>, roles?: Array<'client' | 'server'>, group?: string }> = [
     { title: 'wolfSSL has X25519 only', init: { library: 'wolfssl', theirs: { more: ['--groups', 'X25519'] } }, group: 'X25519' },
     { title: 'wolfSSL has P-256 only', init: { library: 'wolfssl', theirs: { more: ['--groups', 'P-256'] } }, group: 'SECP256R1' },
-    { title: 'wolfSSL prefers X25519MLKEM768', init: { library: 'wolfssl', theirs: { more: ['--groups', 'X25519,X25519MLKEM768'] } } },
+    // Such a key share fits no datagram: its ClientHello comes without any, and is asked for one of the other group.
+    { title: 'wolfSSL prefers X25519MLKEM768', init: { library: 'wolfssl', theirs: { more: ['--groups', 'X25519MLKEM768,X25519'] } }, group: 'X25519' },
     { title: 'wolfSSL asks for no cookie', init: { library: 'wolfssl', theirs: { more: ['--no-cookie'] } }, roles: ['client'] },
-    { title: 'wolfSSL cuts its messages at 600 bytes', init: { library: 'wolfssl', theirs: { mtu: '600' } } },
     { title: 'pion cuts its messages at 300 bytes', init: { library: 'pion', theirs: { mtu: '300' } } },
     { title: 'wolfSSL, 1.2 is allowed', init: { library: 'wolfssl', ours: { allowDtls12: true } } },
     { title: 'our packets have 600 bytes at most', init: { library: 'wolfssl', ours: { maxPacketSize: 600 } } }
@@ -80,8 +80,8 @@ async function handshakes (): Promise<void> {
   }
 
   for (const { library, title } of LIBRARIES) {
-    for (const [key, type] of [['rsa', 'RSA'], ['secp256k1', 'secp256k1'], ['ecdsa', 'ECDSA']] as const) {
-      const row = table.row(`${title}, libp2p keys are ${type}`)
+    for (const [key, type] of [['rsa', 'RSA'], ['secp256k1', 'secp256k1'], ['ecdsa', undefined]] as const) {
+      const row = table.row(`${title}, ${type == null ? 'their key is' : 'the keys are'} ${key}`)
 
       for (const role of ROLES) {
         await row.check(role, async () => meet({ library, role, ours: { key: type }, theirs: { key } }, exercise))
@@ -170,7 +170,7 @@ async function refused (): Promise<void> {
       const row = table.row(`${library} ${title}`)
 
       for (const role of roles) {
-        await row.check(role, async () => expectRefused({ library, role, theirs: { fault } }))
+        await row.check(role, async () => expectRefused({ library, role, theirs: { fault } }, ['HandshakeFailedError']))
       }
     }
   }
@@ -179,25 +179,26 @@ async function refused (): Promise<void> {
     const row = table.row(`${library} speaks DTLS 1.2, and we do not`)
 
     for (const role of ROLES) {
-      await row.check(role, async () => expectRefused({ library, role, ours: { allowDtls12: false } }))
+      await row.check(role, async () => expectRefused({ library, role, ours: { allowDtls12: false, patience: 3_000 } }))
     }
   }
 
   const row = table.row('wolfssl has P-384 only')
 
   for (const role of ROLES) {
-    await row.check(role, async () => expectRefused({ library: 'wolfssl', role, theirs: { more: ['--groups', 'P-384'] } }))
+    await row.check(role, async () => expectRefused({ library: 'wolfssl', role, ours: { patience: 3_000 }, theirs: { more: ['--groups', 'P-384'] } }))
   }
 }
 
 /**
- * Our side must refuse: not theirs, and not for another reason than the handshake's
+ * Our side must refuse, and say so by one of these errors. A DTLS client gets no other answer than silence where somebody on the
+ * path could have forged it.
  */
-async function expectRefused (init: MeetingInit): Promise<void> {
+async function expectRefused (init: MeetingInit, names = ['HandshakeFailedError', 'TimeoutError']): Promise<void> {
   try {
     await meet(init, async () => {})
   } catch (err: any) {
-    if (err.name === 'HandshakeFailedError' || err.name === 'TimeoutError') {
+    if (names.includes(err.name)) {
       return
     }
 

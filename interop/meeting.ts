@@ -66,9 +66,7 @@ export async function meet (init: MeetingInit, then: (meeting: Meeting) => Promi
       const port = await through(ours.address.port)
       const accepted = ours.accept()
       peer = new Peer({ library, connect: formatPacketAddress({ host, port }), ...init.theirs })
-      // Who fails first says why.
-      peer.event('connected').catch(() => {})
-      session = await accepted
+      session = await Promise.race([accepted, peer.failure()])
     }
 
     const secured = await peer.event('secured')

@@ -12,9 +12,8 @@ import type { DtlsInit, SecureSession } from '../src/index.ts'
 import type { PacketAddress } from '../src/sockets/index.ts'
 import type { PrivateKey } from '@libp2p/interface'
 
-const HANDSHAKE = 10_000
-
-const ANY_PORT = { port: 0 }
+/** Milliseconds for a handshake */
+const PATIENCE = 10_000
 
 /** The byte behind a datagram's stream id */
 const REQUEST = 1
@@ -22,25 +21,32 @@ const ANSWER = 2
 
 export interface OursInit extends DtlsInit {
   host: string
-  key?: 'Ed25519' | 'secp256k1' | 'ECDSA' | 'RSA'
+  key?: 'Ed25519' | 'secp256k1' | 'RSA'
+
+  /**
+   * Milliseconds for a handshake
+   */
+  patience?: number
 }
 
 export class Ours {
   readonly privateKey: PrivateKey
+  readonly #patience: number
   readonly #endpoint: UdpEndpoint
   readonly #scheme: ReturnType<typeof dtls>
 
   static async open (init: OursInit): Promise<Ours> {
-    const { host, key = 'Ed25519', ...settings } = init
+    const { host, key = 'Ed25519', patience = PATIENCE, ...settings } = init
     const privateKey = await (key === 'RSA' ? generateKeyPair(key, 2048) : generateKeyPair(key))
 
-    return new Ours(host, privateKey, settings)
+    return new Ours(host, privateKey, patience, settings)
   }
 
-  private constructor (host: string, privateKey: PrivateKey, settings: DtlsInit) {
+  private constructor (host: string, privateKey: PrivateKey, patience: number, settings: DtlsInit) {
     this.privateKey = privateKey
+    this.#patience = patience
     this.#scheme = dtls(settings)
-    this.#endpoint = new UdpEndpoint({ host, ...ANY_PORT, anyStranger: true })
+    this.#endpoint = new UdpEndpoint({ host, port: 0, anyStranger: true })
   }
 
   get peerId (): string {
@@ -61,7 +67,7 @@ export class Ours {
     try {
       await initiation.firstFlight
 
-      return new Session(await initiation.proceed({ sendFirstFlight: true, earlyDatagrams: [], signal: AbortSignal.timeout(HANDSHAKE) }))
+      return new Session(await initiation.proceed({ sendFirstFlight: true, earlyDatagrams: [], signal: AbortSignal.timeout(this.#patience) }))
     } catch (err) {
       socket.close()
       throw err
@@ -78,7 +84,7 @@ export class Ours {
       filter: () => true,
       onSocket: (socket, firstDatagram) => {
         this.#endpoint.accept(undefined)
-        this.#scheme.respond(socket, { ...this.#context, earlyDatagrams: [firstDatagram], signal: AbortSignal.timeout(HANDSHAKE) })
+        this.#scheme.respond(socket, { ...this.#context, earlyDatagrams: [firstDatagram], signal: AbortSignal.timeout(this.#patience) })
           .then(session => { resolve(new Session(session)) }, err => {
             socket.close()
             reject(err)

@@ -80,6 +80,15 @@ export class Peer {
   }
 
   /**
+   * Rejects when it fails before it is connected, and never resolves
+   */
+  async failure (): Promise<never> {
+    await this.event('connected')
+
+    return new Promise(() => {})
+  }
+
+  /**
    * Have it run a scenario, and throw if that fails
    */
   async run (scenario: string, size = 0): Promise<PeerEvent> {

@@ -22,6 +22,9 @@ export const SCENARIOS: Record<string, (session: Session, size?: number) => Prom
 
 const FILE = 10_000_000
 
+/** The default of `maxInboundStreams` on our side, which is lower than theirs */
+const MAX_IDS = 256
+
 async function echo (session: Session, size = 300_000): Promise<void> {
   const stream = await session.open()
   const sent = pattern(0, size)
@@ -75,16 +78,13 @@ async function download (session: Session, size = FILE): Promise<void> {
 
 async function many (session: Session, size = 1000): Promise<void> {
   const atATime = 20
-  const before = session.ids.size
-
   await Promise.all(Array.from({ length: atATime }, async (_, worker) => {
     for (let i = worker; i < size; i += atATime) {
       await echo(session, 100 + i)
     }
   }))
 
-  const ids = session.ids.size - before
-  check(ids <= 4 * atATime, `${size} streams took ${ids} ids`)
+  check(session.ids.size <= MAX_IDS, `${session.ids.size} ids were taken`)
 }
 
 async function reset (session: Session): Promise<void> {
@@ -113,7 +113,7 @@ async function stop (session: Session): Promise<void> {
 async function datagrams (session: Session): Promise<void> {
   const most = session.inner.maxDatagramSize - 3
 
-  for (const size of [0, 1, 100, 500, 1000, most]) {
+  for (const size of [0, 1, 100, 500, 1000, most].filter(size => size <= most)) {
     await session.exchange(pattern(0, size))
   }
 }

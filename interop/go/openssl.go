@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // opensslRecords speaks DTLS 1.2 by the command `openssl`, whose s_client and s_server write each record that they receive as
@@ -57,8 +58,8 @@ type opensslChild struct {
 	*child
 	server bool
 	text   bytes.Buffer
-	// whether anything but text has come
-	first []byte
+	// a record that was read while looking for more of another
+	ahead []byte
 }
 
 var (
@@ -128,14 +129,9 @@ func (o *opensslChild) Read(buffer []byte) (int, error) {
 			continue
 		}
 
-		for !o.server && length%clientPiece == 0 && !isWhole(buffer[:length]) {
-			more, err := o.next(buffer[length:])
-			if err != nil {
-				return 0, o.reason(err)
-			}
-
-			if isRecord(buffer[length:length+more]) && buffer[length] != 0 {
-				o.first = append([]byte{}, buffer[length:length+more]...)
+		for !o.server && length%clientPiece == 0 {
+			more := o.rest(buffer[length:])
+			if more == 0 {
 				break
 			}
 
@@ -146,10 +142,28 @@ func (o *opensslChild) Read(buffer []byte) (int, error) {
 	}
 }
 
+// rest reads the next piece of a record, if there is one: it comes at once.
+func (o *opensslChild) rest(buffer []byte) int {
+	o.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	defer o.conn.SetReadDeadline(time.Time{})
+	length, err := o.read(buffer)
+
+	if err != nil {
+		return 0
+	}
+
+	if beginsSCTP(buffer[:length]) {
+		o.ahead = append([]byte{}, buffer[:length]...)
+		return 0
+	}
+
+	return length
+}
+
 func (o *opensslChild) next(buffer []byte) (int, error) {
-	if o.first != nil {
-		length := copy(buffer, o.first)
-		o.first = nil
+	if o.ahead != nil {
+		length := copy(buffer, o.ahead)
+		o.ahead = nil
 
 		return length, nil
 	}
@@ -173,21 +187,12 @@ func (o *opensslChild) Write(record []byte) (int, error) { return o.write(record
 func (o *opensslChild) Close() error { return o.end() }
 
 func isRecord(packet []byte) bool {
-	return packet[0] == 0 || (len(packet) > 1 && packet[0] == 0x13 && packet[1] == 0x88)
+	return packet[0] == 0 || beginsSCTP(packet)
 }
 
-// isWhole says whether a packet of SCTP ends where a chunk does.
-func isWhole(packet []byte) bool {
-	if packet[0] == 0 {
-		return false
-	}
-
-	end := 0
-	for chunk := range chunks(packet) {
-		end = chunk.end
-	}
-
-	return end == len(packet)
+// beginsSCTP looks for both ports.
+func beginsSCTP(packet []byte) bool {
+	return len(packet) >= sctpHeader && packet[0] == 0x13 && packet[1] == 0x88 && packet[2] == 0x13 && packet[3] == 0x88
 }
 
 func lastLines(text string) string {

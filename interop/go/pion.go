@@ -49,7 +49,12 @@ func pionRecords(ctx context.Context, to *endpoint) (*secured, error) {
 
 func pionConn(to *endpoint, shared []dtls.Option) (*dtls.Conn, error) {
 	if to.server {
-		options := []dtls.ServerOption{dtls.WithClientAuth(dtls.RequireAnyClientCert)}
+		options := []dtls.ServerOption{
+			dtls.WithClientAuth(dtls.RequireAnyClientCert),
+			// dimpl's ClientHello offers use_srtp. Who does without ignores that (RFC 5764, section 4.1.1), but pion, if it has
+			// no profile in common, ends the handshake with insufficient_security.
+			dtls.WithSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80),
+		}
 
 		for _, option := range shared {
 			options = append(options, option)

@@ -227,7 +227,7 @@ func (s *session) end(err error) {
 
 	emit("closed", fields{
 		"how": how, "message": err.Error(), "cause": s.sniffer.abortCause, "chunks": counts,
-		"largest": s.sniffer.largest, "ids": len(s.sniffer.streams),
+		"largest": s.sniffer.largest, "largestOf": s.sniffer.largestOf, "ids": len(s.sniffer.streams),
 	})
 	s.conn.Close()
 	close(s.ended)

@@ -54,6 +54,7 @@ type sniffer struct {
 	server     bool
 	counts     map[byte]int
 	largest    int
+	largestOf  []int
 	streams    map[uint16]bool
 	aborted    bool
 	abortCause int
@@ -64,7 +65,14 @@ func newSniffer(server bool) *sniffer {
 }
 
 func (s *sniffer) packet(packet []byte) {
-	s.largest = max(s.largest, len(packet))
+	if len(packet) > s.largest {
+		s.largest = len(packet)
+		s.largestOf = nil
+
+		for chunk := range chunks(packet) {
+			s.largestOf = append(s.largestOf, int(chunk.kind))
+		}
+	}
 
 	if len(packet) < sctpHeader {
 		violation("a record that is neither a datagram nor a packet of SCTP", fields{"bytes": len(packet)})

@@ -189,7 +189,8 @@ func (s *stream) onGone(err error) {
 
 	s.gone = true
 
-	if !s.outbound && !((s.finished || s.reset) && (s.acked || s.sentReset)) && s.session.alive() {
+	// After a RESET it may be, which takes both directions down.
+	if !s.outbound && !s.reset && !(s.finished && (s.acked || s.sentReset)) && s.session.alive() {
 		violation("an SCTP stream reset before both directions were over", fields{
 			"stream": s.id, "FIN": s.finished, "RESET": s.reset, "FIN_ACK": s.acked, "ourFIN": s.sentFin, "ourRESET": s.sentReset,
 		})
