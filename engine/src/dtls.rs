@@ -200,6 +200,10 @@ pub struct DtlsSession {
     inbox_size: usize,
 
     datagrams: VecDeque<Bytes>,
+    /// Bytes of datagrams that JavaScript has given, those of them that are gone, and those for which it was told to give more.
+    datagrams_given: u64,
+    datagrams_gone: u64,
+    datagrams_told: u64,
     received: VecDeque<Bytes>,
     received_size: usize,
 
@@ -284,6 +288,9 @@ impl DtlsSession {
             unreceived: HashSet::new(),
             inbox_size: 0,
             datagrams: VecDeque::new(),
+            datagrams_given: 0,
+            datagrams_gone: 0,
+            datagrams_told: 0,
             received: VecDeque::new(),
             received_size: 0,
             heard_at: None,
@@ -947,7 +954,6 @@ impl DtlsSession {
     }
 
     fn send_datagrams(&mut self, now: Instant, out: &mut Events) {
-        let mut sent = 0;
         let mut dropped = 0;
         let most = self.packet_size - self.record_overhead() - 1;
         let mut data = Vec::with_capacity(self.packet_size);
@@ -955,7 +961,7 @@ impl DtlsSession {
             && self.flight.has_room()
             && let Some(payload) = self.datagrams.pop_front()
         {
-            sent += payload.len() as u64;
+            self.datagrams_gone += payload.len() as u64;
             if payload.len() > most {
                 dropped += 1;
                 continue;
@@ -970,8 +976,13 @@ impl DtlsSession {
             }
             self.take_packets();
         }
-        if sent > 0 || dropped > 0 {
-            out.push(Kind::DatagramsSent, self.id, sent, dropped);
+        // So much waits here, beside what waits in JavaScript: else the path would be idle whenever JavaScript is busy.
+        let buffer = self.identity.settings.datagram_send_buffer as u64;
+        let told = self.datagrams_given.min(self.datagrams_gone + buffer);
+        if told > self.datagrams_told || dropped > 0 {
+            let more = told - self.datagrams_told;
+            self.datagrams_told = told;
+            out.push(Kind::DatagramsSent, self.id, more, dropped);
         }
     }
 
@@ -1310,6 +1321,7 @@ impl Session for DtlsSession {
 
     fn datagram(&mut self, payload: Bytes, _out: &mut Events) {
         if matches!(self.state, State::Secured | State::Closing(_)) {
+            self.datagrams_given += payload.len() as u64;
             self.datagrams.push_back(payload);
         }
     }

@@ -49,6 +49,7 @@ impl Scheme {
                     receive_window: 1 << 22,
                     send_window: 1 << 22,
                     datagram_receive_buffer: 1 << 16,
+                    datagram_send_buffer: 1 << 16,
                     stream_receive_queue: STREAM_QUEUE,
                     max_packet_size: 1232,
                     allow_dtls12: false,
