@@ -98,9 +98,9 @@ async function lossy (): Promise<void> {
       const row = table.row(`${title}, seed ${seed}`)
 
       for (const role of ROLES) {
-        await row.check(role, async () => meet({ library, role, lossy: seed }, async ({ session, peer, relay }) => {
+        await row.check(role, async () => meet({ library, role, lossy: seed, ours: { patience: 20_000 } }, async ({ session, peer, relay }) => {
           for (const name of ['echo', 'upload', 'download', 'many', 'datagrams']) {
-            const size = name === 'many' ? 100 : name === 'datagrams' ? undefined : 300_000
+            const size = name === 'many' ? 30 : name === 'datagrams' ? undefined : 300_000
             await SCENARIOS[name](session, size)
             await peer.run(name, size)
           }
@@ -128,11 +128,16 @@ async function ends (): Promise<void> {
         await session.inner.close()
         expect((await peer.event('closed')).how, 'close_notify', 'what they see')
       })
-      await check('they close', async ({ session, peer }) => {
-        await peer.run('echo')
-        peer.close()
-        expect(await session.ended, undefined, 'our error')
-      })
+
+      // s_server closes its port before it could say so.
+      if (library !== 'openssl' || role !== 'client') {
+        await check('they close', async ({ session, peer }) => {
+          await peer.run('echo')
+          peer.close()
+          expect(await session.ended, undefined, 'our error')
+        })
+      }
+
       await check('we abort', async ({ session, peer }) => {
         session.inner.abort(new Error('interop'), 7)
         const closed = await peer.event('closed')

@@ -53,15 +53,18 @@ func chunks(packet []byte) iter.Seq[chunk] {
 type sniffer struct {
 	server     bool
 	counts     map[byte]int
+	results    map[uint32]int
 	largest    int
 	largestOf  []int
 	streams    map[uint16]bool
 	aborted    bool
 	abortCause int
+	// a request of ours to reset streams has been answered
+	answered chan struct{}
 }
 
 func newSniffer(server bool) *sniffer {
-	return &sniffer{server: server, counts: map[byte]int{}, streams: map[uint16]bool{}}
+	return &sniffer{server: server, counts: map[byte]int{}, results: map[uint32]int{}, streams: map[uint16]bool{}, answered: make(chan struct{}, 1)}
 }
 
 func (s *sniffer) packet(packet []byte) {
@@ -97,6 +100,8 @@ func (s *sniffer) packet(packet []byte) {
 			s.data(chunk, 12, 8)
 		case chunkIData:
 			s.data(chunk, 16, 12)
+		case chunkReconfig:
+			s.reconfig(chunk)
 		case chunkAbort:
 			s.aborted = true
 
@@ -125,5 +130,40 @@ func (s *sniffer) data(chunk chunk, header int, label int) {
 
 	if chunk.flags&unordered != 0 {
 		violation("an unordered message", fields{"stream": stream})
+	}
+}
+
+// Parameters of a RE-CONFIG chunk (RFC 6525, section 4)
+const (
+	reconfigResponse   = 16
+	reconfigInProgress = 6
+)
+
+func (s *sniffer) reconfig(chunk chunk) {
+	for rest := chunk.body; len(rest) >= 4; {
+		kind, length := binary.BigEndian.Uint16(rest), int(binary.BigEndian.Uint16(rest[2:]))
+
+		if length < 4 || length > len(rest) {
+			return
+		}
+
+		if kind == reconfigResponse && length >= 12 {
+			s.reconfigResponse(binary.BigEndian.Uint32(rest[8:]))
+		}
+
+		rest = rest[min(len(rest), (length+3)&^3):]
+	}
+}
+
+func (s *sniffer) reconfigResponse(result uint32) {
+	s.results[result]++
+
+	if result == reconfigInProgress {
+		return
+	}
+
+	select {
+	case s.answered <- struct{}{}:
+	default:
 	}
 }
