@@ -6,7 +6,7 @@ import { quic } from '@chainsafe/libp2p-quic'
 import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
-import { datagrams, psec } from '../src/index.ts'
+import { datagrams, dtls, psec, quicDatagram } from '../src/index.ts'
 import type { Datagrams } from '../src/index.ts'
 import type { Libp2p } from '@libp2p/interface'
 import type { Libp2pOptions } from 'libp2p'
@@ -14,7 +14,7 @@ import type { Libp2pOptions } from 'libp2p'
 /**
  * Names on the workers' command lines and in the tables
  */
-export type Contender = 'psec' | 'psec, no initiation packet' | 'psec, confirmation required' | 'TCP + Noise + Yamux' | '@chainsafe/libp2p-quic'
+export type Contender = 'psec' | 'psec, DTLS' | 'psec, no initiation packet' | 'psec, confirmation required' | 'TCP + Noise + Yamux' | '@chainsafe/libp2p-quic'
 
 export type BenchmarkNode = Libp2p<{ datagrams?: Datagrams }>
 
@@ -48,6 +48,7 @@ function options (contender: Contender): Libp2pOptions<any> {
       return {
         addresses: { listen: ['/ip4/127.0.0.1/udp/0/psec'] },
         transports: [psec({
+          schemes: [contender === 'psec, DTLS' ? dtls() : quicDatagram()],
           initiationPacket: contender !== 'psec, no initiation packet',
           confirm: contender === 'psec, confirmation required' ? 'require' : 'prefer'
         })],

@@ -3,6 +3,7 @@
 //! Its packets come as [`DtlsSession::handle_datagram`]; the rest is as [`Session`] says.
 
 mod association;
+mod flight;
 mod identity;
 mod message;
 mod record;
@@ -23,6 +24,7 @@ pub use self::identity::{DtlsIdentity, DtlsSettings};
 pub use self::record::{client_random, is_record};
 
 use self::association::{Association, Signal};
+use self::flight::Flight;
 use self::message::{Flag, MAX_PAYLOAD, Message};
 use crate::command::Peer;
 use crate::events::{Events, Kind};
@@ -45,6 +47,12 @@ const MAX_AMPLIFICATION: usize = 3;
 /// waits as long as they do.
 const SCTP_BACKLOG: usize = 64 * 1024;
 
+/// Bytes of streams that may always be under way; more as the path is found to carry them.
+const MIN_FLIGHT: usize = 192 * 1024;
+
+/// How long the path's rate is measured at least, before anything is made of it.
+const RATE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Packets that may wait for the socket: then nothing more is made.
 const PACKET_BACKLOG: usize = 256;
 
@@ -53,12 +61,23 @@ const LINGER: Duration = Duration::from_secs(3);
 const MAX_GOODBYES: u8 = 8;
 
 /// How often a changed round trip time is worth telling.
-const RTT_GAIN: u32 = 8;
+const PATH_INTERVAL: Duration = Duration::from_millis(500);
 
 struct Stream {
     /// Bytes that JavaScript takes before it has to say `Consumed`; below zero after a message that had more.
     credit: i64,
     unsent: VecDeque<Bytes>,
+    /// How many bytes have been sent, and how many may be in all: before the remote says, and if it never does, any number.
+    sent: u64,
+    limit: u64,
+    /// What came and was not passed on yet, and how much that is.
+    inbox: VecDeque<Bytes>,
+    inbox_size: usize,
+    /// What comes after it.
+    end: Option<Kind>,
+    /// How many bytes have been passed on, and how many the remote may send as far as it has been told.
+    delivered: u64,
+    told_limit: Option<u64>,
     finishing: bool,
     fin_sent: bool,
     send_over: bool,
@@ -72,6 +91,13 @@ impl Stream {
         Self {
             credit,
             unsent: VecDeque::new(),
+            sent: 0,
+            limit: u64::MAX,
+            inbox: VecDeque::new(),
+            inbox_size: 0,
+            end: None,
+            delivered: 0,
+            told_limit: None,
             finishing: false,
             fin_sent: false,
             send_over: false,
@@ -80,18 +106,33 @@ impl Stream {
         }
     }
 
-    /// Whether there is something to be written.
+    /// Whether there is something that may be written.
     fn is_sending(&self) -> bool {
-        !self.send_over && (!self.unsent.is_empty() || (self.finishing && !self.fin_sent))
+        let has_bytes = !self.unsent.is_empty() && self.sent < self.limit;
+        let has_end = self.unsent.is_empty() && self.finishing && !self.fin_sent;
+        !self.send_over && (has_bytes || has_end)
     }
 
-    /// The next bytes of the stream, as many as fit a message.
+    /// The next bytes of the stream, as many as fit a message, and the remote takes.
     fn take_unsent(&mut self) -> Option<Bytes> {
+        let most = MAX_PAYLOAD.min(usize::try_from(self.limit - self.sent).unwrap_or(MAX_PAYLOAD));
         let mut chunk = self.unsent.pop_front()?;
-        if chunk.len() > MAX_PAYLOAD {
-            self.unsent.push_front(chunk.split_off(MAX_PAYLOAD));
+        if chunk.len() > most {
+            self.unsent.push_front(chunk.split_off(most));
         }
+        self.sent += chunk.len() as u64;
         Some(chunk)
+    }
+
+    /// What the remote is to be told of how much it may send: at first when it sends so much that it matters, then when it
+    /// has used up half of that.
+    fn next_limit(&mut self, window: u64) -> Option<u64> {
+        let limit = self.delivered + window;
+        let is_due = match self.told_limit {
+            None => self.delivered + self.inbox_size as u64 >= window / 8,
+            Some(told) => limit - told >= window / 2,
+        };
+        is_due.then(|| *self.told_limit.insert(limit))
     }
 }
 
@@ -152,17 +193,27 @@ pub struct DtlsSession {
     writing: VecDeque<u16>,
     /// Streams with bytes that the remote has not acknowledged.
     unacknowledged: HashMap<u16, usize>,
+    /// Those that JavaScript had no room for, and those that wait in SCTP.
     starved_streams: HashSet<u16>,
+    unreceived: HashSet<u16>,
+    /// Bytes in all inboxes.
+    inbox_size: usize,
 
     datagrams: VecDeque<Bytes>,
     received: VecDeque<Bytes>,
     received_size: usize,
 
     heard_at: Option<Instant>,
-    probed_at: Option<Instant>,
-    heartbeat: u64,
-    rtt: Option<Duration>,
-    is_path_told: bool,
+    flight: Flight,
+    /// Bytes written to streams, those of them that had been acknowledged at the last look at the rate, and when that was.
+    written: u64,
+    acknowledged: u64,
+    rated_at: Option<Instant>,
+    /// Bytes per second that the path was found to carry.
+    rate: f64,
+    /// Whether SCTP may have something to send.
+    is_due: bool,
+    path_told_at: Option<Instant>,
     scratch: Vec<u8>,
 }
 
@@ -230,14 +281,19 @@ impl DtlsSession {
             writing: VecDeque::new(),
             unacknowledged: HashMap::new(),
             starved_streams: HashSet::new(),
+            unreceived: HashSet::new(),
+            inbox_size: 0,
             datagrams: VecDeque::new(),
             received: VecDeque::new(),
             received_size: 0,
             heard_at: None,
-            probed_at: None,
-            heartbeat: 0,
-            rtt: None,
-            is_path_told: false,
+            flight: Flight::default(),
+            written: 0,
+            acknowledged: 0,
+            rated_at: None,
+            rate: 0.0,
+            is_due: false,
+            path_told_at: None,
             scratch: vec![0; 2048],
         })
     }
@@ -355,6 +411,7 @@ impl DtlsSession {
         self.state = State::Secured;
         self.heard_at = Some(now);
         let settings = &self.identity.settings;
+        self.is_due = true;
         let mut association = Association::new(
             self.remote,
             self.packet_size - self.record_overhead(),
@@ -370,7 +427,7 @@ impl DtlsSession {
         }
         self.association = Some(association);
         let local_key = self.identity.public_key_info().to_vec();
-        self.tell_path(out);
+        self.tell_path(now, out);
         out.push_notice(
             self.id,
             Notice::Secured {
@@ -392,11 +449,11 @@ impl DtlsSession {
         }
     }
 
-    fn tell_path(&mut self, out: &mut Events) {
+    fn tell_path(&mut self, now: Instant, out: &mut Events) {
         let size = self.packet_size - self.record_overhead() - 1;
-        let rtt = self.rtt.unwrap_or_default().as_micros() as u64;
+        let rtt = self.flight.rtt().unwrap_or_default().as_micros() as u64;
         out.push(Kind::Path, self.id, size as u64, rtt);
-        self.is_path_told = true;
+        self.path_told_at = self.flight.rtt().map(|_| now);
     }
 
     fn application_data(&mut self, now: Instant, data: &[u8], out: &mut Events, full: bool) {
@@ -406,8 +463,9 @@ impl DtlsSession {
                 let Some(association) = &mut self.association else {
                     return;
                 };
+                self.is_due = true;
                 match association.handle_packet(now, data) {
-                    Some(Signal::Alive(number)) => self.heartbeat_answered(now, number),
+                    Some(Signal::Alive(number)) => self.flight.answered(number, now),
                     Some(Signal::Aborted(code)) => {
                         let message = format!("application error {code:#x}");
                         self.lose(CloseCause::RemoteError, message);
@@ -449,27 +507,14 @@ impl DtlsSession {
         }
     }
 
-    fn heartbeat_answered(&mut self, now: Instant, number: u64) {
-        let Some(probed_at) = self.probed_at.filter(|_| number == self.heartbeat) else {
-            return;
-        };
-        let sample = now.duration_since(probed_at);
-        self.rtt = Some(match self.rtt {
-            Some(rtt) => (rtt * (RTT_GAIN - 1) + sample) / RTT_GAIN,
-            None => sample,
-        });
-        self.is_path_told = false;
-    }
-
+    /// Something that the remote has to answer.
     fn send_heartbeat(&mut self, now: Instant) {
-        let number = self.heartbeat + 1;
+        let number = self.flight.mark(now);
         let packet = self
             .association
             .as_ref()
             .and_then(|it| it.heartbeat(number));
-        self.probed_at = Some(now);
         if let Some(packet) = packet {
-            self.heartbeat = number;
             self.send(&packet);
         }
     }
@@ -487,8 +532,14 @@ impl DtlsSession {
 
     /// It is over; JavaScript hears of it when the session is processed.
     fn lose(&mut self, cause: CloseCause, message: String) {
-        if !matches!(self.state, State::Closed) {
-            self.end.get_or_insert((cause, message));
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        // The DTLS library may tell that the remote has closed before it gives out why, which came in the same datagram.
+        let is_explained =
+            cause == CloseCause::RemoteError && matches!(self.end, Some((CloseCause::Remote, _)));
+        if self.end.is_none() || is_explained {
+            self.end = Some((cause, message));
         }
     }
 
@@ -555,6 +606,8 @@ impl DtlsSession {
             self.reset_number(id);
             return;
         }
+        // Of a remote that uses a number again without having said that it may.
+        self.torn(id, out);
         self.streams.insert(id, Stream::new(self.max_credit()));
         out.push(Kind::StreamOpened, self.id, id.into(), 0);
         self.read(id, out, full);
@@ -586,14 +639,18 @@ impl DtlsSession {
     }
 
     fn reset_number(&mut self, id: u16) {
+        self.is_due = true;
         if let Some(association) = &mut self.association {
             association.reset(id);
         }
     }
 
     fn write_message(&mut self, id: u16, message: &Message) {
+        self.is_due = true;
+        let message = message.encode();
+        self.written += message.len() as u64;
         if let Some(association) = &mut self.association {
-            association.write(id, message.encode());
+            association.write(id, message);
             self.unacknowledged
                 .insert(id, association.unacknowledged(id));
         }
@@ -601,17 +658,19 @@ impl DtlsSession {
 
     /// Write what streams have to send, each a message at a time, as far as it leaves at once.
     fn write_streams(&mut self, now: Instant, out: &mut Events) {
-        self.count_unacknowledged();
+        if self.is_due {
+            self.count_unacknowledged();
+            self.rate(now);
+        }
         loop {
             self.transmit_association(now);
             let Some(association) = &self.association else {
                 return;
             };
-            let unacknowledged: usize = self.unacknowledged.values().sum();
             if self.writing.is_empty()
                 || self.packets.len() >= PACKET_BACKLOG
                 || association.unsent() >= SCTP_BACKLOG
-                || unacknowledged >= self.identity.settings.send_window
+                || self.stream_flight() >= self.max_stream_flight()
             {
                 return;
             }
@@ -639,12 +698,44 @@ impl DtlsSession {
             return written;
         };
         if !stream.unsent.is_empty() {
-            self.writing.push_back(id);
+            if stream.is_sending() {
+                self.writing.push_back(id);
+            }
         } else if stream.finishing && !stream.fin_sent {
             stream.fin_sent = true;
             self.write_message(id, &Message::of_flag(Flag::Fin));
         }
         written
+    }
+
+    /// Bytes of streams that were written and not acknowledged.
+    fn stream_flight(&self) -> usize {
+        self.unacknowledged.values().sum()
+    }
+
+    /// How many of them there may be: twice what the path holds. More would only wait on the way, and SCTP looks through all of
+    /// them again and again.
+    fn max_stream_flight(&self) -> usize {
+        let path = self.rate * self.flight.min_rtt().as_secs_f64();
+        (MIN_FLIGHT + 2 * path as usize).min(self.identity.settings.send_window)
+    }
+
+    /// Measure the rate at which what was written is acknowledged.
+    fn rate(&mut self, now: Instant) {
+        let acknowledged = self.written - self.stream_flight() as u64;
+        let Some(rated_at) = self.rated_at else {
+            self.rated_at = Some(now);
+            self.acknowledged = acknowledged;
+            return;
+        };
+        let interval = now.duration_since(rated_at);
+        if interval >= RATE_INTERVAL.max(self.flight.min_rtt()) {
+            let sample = (acknowledged - self.acknowledged) as f64 / interval.as_secs_f64();
+            // It may rise at once, and falls slowly: a pause of the writer's says nothing of the path.
+            self.rate = sample.max(self.rate * 0.9);
+            self.rated_at = Some(now);
+            self.acknowledged = acknowledged;
+        }
     }
 
     fn count_unacknowledged(&mut self) {
@@ -658,9 +749,10 @@ impl DtlsSession {
 
     /// Everything that SCTP has to send becomes records.
     fn transmit_association(&mut self, now: Instant) {
-        let Some(association) = &mut self.association else {
+        let Some(association) = self.association.as_mut().filter(|_| self.is_due) else {
             return;
         };
+        self.is_due = false;
         let packets = association.poll_transmit(now);
         // As many at a time as the DTLS library holds.
         for batch in packets.chunks(identity::MAX_RECORDS / 2) {
@@ -688,23 +780,26 @@ impl DtlsSession {
         self.scratch = scratch;
     }
 
+    /// Take what has come on a stream, and pass on what JavaScript takes of it.
     fn read(&mut self, id: u16, out: &mut Events, full: bool) {
+        self.receive(id, out);
+        self.deliver(id, out, full);
+    }
+
+    /// Take messages from SCTP as long as there is room for them. Beyond that they fill its window, which all streams have in
+    /// common: it comes to that only with a remote that does not know of limits.
+    fn receive(&mut self, id: u16, out: &mut Events) {
+        let settings = &self.identity.settings;
+        let (window, all) = (settings.stream_receive_window, settings.receive_window);
         loop {
-            let Some(stream) = self.streams.get_mut(&id) else {
-                // It is over on this side: what still comes is nobody's, but must not fill the window.
-                while self.read_message(id).is_some() {}
+            // What comes on a stream that is over on this side is nobody's, but must not fill the window.
+            let size = self.streams.get(&id).map_or(0, |it| it.inbox_size);
+            if size >= window as usize || self.inbox_size >= all as usize {
+                self.unreceived.insert(id);
                 return;
-            };
-            if !stream.unwanted {
-                if full {
-                    self.starved_streams.insert(id);
-                    return;
-                }
-                if stream.credit <= 0 {
-                    return;
-                }
             }
-            let Some(data) = self.read_message(id) else {
+            let Some(data) = self.association.as_mut().and_then(|it| it.read(id)) else {
+                self.unreceived.remove(&id);
                 return;
             };
             let Some(message) = Message::decode(data) else {
@@ -716,27 +811,37 @@ impl DtlsSession {
         }
     }
 
-    fn read_message(&mut self, id: u16) -> Option<Bytes> {
-        self.association.as_mut()?.read(id)
-    }
-
     fn received_message(&mut self, id: u16, message: Message, out: &mut Events) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if let Some(limit) = message.stream_limit() {
+            // It is never taken back.
+            stream.limit = match stream.limit {
+                u64::MAX => limit.max(stream.sent),
+                known => known.max(limit),
+            };
+            self.begin_writing(id);
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         let flag = message.known_flag();
         let payload = message.into_payload();
-        if !payload.is_empty() && !stream.receive_over && !stream.unwanted {
-            stream.credit -= payload.len() as i64;
-            out.push_stream_data(self.id, id.into(), &payload);
+        if !payload.is_empty() && stream.end.is_none() && !stream.unwanted {
+            stream.inbox_size += payload.len();
+            self.inbox_size += payload.len();
+            stream.inbox.push_back(payload);
         }
         match flag {
             Some(Flag::Fin) => {
-                self.remote_ended(id, Kind::StreamFinished, out);
-                self.write_message(id, &Message::of_flag(Flag::FinAck));
+                stream.end.get_or_insert(Kind::StreamFinished);
             }
             Some(Flag::FinAck) => stream.send_over |= stream.fin_sent,
-            Some(Flag::Reset) => self.remote_ended(id, Kind::StreamReset, out),
+            Some(Flag::Reset) => {
+                stream.end = Some(Kind::StreamReset);
+                self.empty_inbox(id);
+            }
             Some(Flag::StopSending) if !stream.send_over => {
                 stream.send_over = true;
                 stream.unsent.clear();
@@ -748,21 +853,64 @@ impl DtlsSession {
         self.forget_if_over(id);
     }
 
-    /// The remote sends no more on a stream, in one way or the other.
-    fn remote_ended(&mut self, id: u16, kind: Kind, out: &mut Events) {
-        if let Some(stream) = self.streams.get_mut(&id).filter(|it| !it.receive_over) {
+    fn empty_inbox(&mut self, id: u16) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            self.inbox_size -= std::mem::take(&mut stream.inbox_size);
+            stream.inbox.clear();
+        }
+    }
+
+    /// Pass on what came, and behind it that nothing more will come.
+    fn deliver(&mut self, id: u16, out: &mut Events, full: bool) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if full && (!stream.inbox.is_empty() || stream.end.is_some()) {
+            self.starved_streams.insert(id);
+            return;
+        }
+        while stream.credit > 0
+            && let Some(payload) = stream.inbox.pop_front()
+        {
+            stream.inbox_size -= payload.len();
+            self.inbox_size -= payload.len();
+            stream.delivered += payload.len() as u64;
+            stream.credit -= payload.len() as i64;
+            out.push_stream_data(self.id, id.into(), &payload);
+        }
+        if stream.inbox.is_empty()
+            && let Some(end) = stream.end.filter(|_| !stream.receive_over)
+        {
             stream.receive_over = true;
             if !stream.unwanted {
-                out.push(kind, self.id, id.into(), 0);
+                out.push(end, self.id, id.into(), 0);
             }
+            // Only now: whoever has the acknowledgement may use the stream's number again.
+            if end == Kind::StreamFinished {
+                self.write_message(id, &Message::of_flag(Flag::FinAck));
+            }
+            self.forget_if_over(id);
+            return;
+        }
+        let window = self.identity.settings.stream_receive_window.into();
+        if stream.end.is_none()
+            && let Some(limit) = stream.next_limit(window)
+        {
+            self.write_message(id, &Message::of_limit(limit));
+        }
+    }
+
+    /// There may be room for what waits in SCTP.
+    fn receive_more(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
+        for id in std::mem::take(&mut self.unreceived) {
+            self.read(id, out, full(out));
         }
     }
 
     /// The remote made the stream's number free, or has agreed to that.
     fn torn(&mut self, id: u16, out: &mut Events) {
         self.unacknowledged.remove(&id);
-        self.starved_streams.remove(&id);
-        let Some(stream) = self.streams.remove(&id) else {
+        let Some(stream) = self.forget(id) else {
             return;
         };
         if !stream.receive_over && !stream.unwanted {
@@ -778,13 +926,18 @@ impl DtlsSession {
             .get(&id)
             .is_some_and(|stream| stream.send_over && stream.receive_over);
         if is_over {
-            self.streams.remove(&id);
-            self.starved_streams.remove(&id);
+            self.forget(id);
             // Who opened it makes its number free.
             if self.is_mine(id) {
                 self.reset_number(id);
             }
         }
+    }
+
+    fn forget(&mut self, id: u16) -> Option<Stream> {
+        self.empty_inbox(id);
+        self.starved_streams.remove(&id);
+        self.streams.remove(&id)
     }
 
     fn begin_writing(&mut self, id: u16) {
@@ -793,12 +946,13 @@ impl DtlsSession {
         }
     }
 
-    fn send_datagrams(&mut self, out: &mut Events) {
+    fn send_datagrams(&mut self, now: Instant, out: &mut Events) {
         let mut sent = 0;
         let mut dropped = 0;
         let most = self.packet_size - self.record_overhead() - 1;
         let mut data = Vec::with_capacity(self.packet_size);
         while self.packets.len() < PACKET_BACKLOG
+            && self.flight.has_room()
             && let Some(payload) = self.datagrams.pop_front()
         {
             sent += payload.len() as u64;
@@ -810,6 +964,10 @@ impl DtlsSession {
             data.push(DATAGRAM);
             data.extend_from_slice(&payload);
             self.send(&data);
+            self.flight.sent(data.len());
+            if self.is_associated && self.flight.wants_mark() {
+                self.send_heartbeat(now);
+            }
             self.take_packets();
         }
         if sent > 0 || dropped > 0 {
@@ -878,6 +1036,8 @@ impl DtlsSession {
         self.association = None;
         self.streams.clear();
         self.starved_streams.clear();
+        self.unreceived.clear();
+        self.inbox_size = 0;
         self.opening.clear();
         self.datagrams.clear();
         self.received.clear();
@@ -893,6 +1053,10 @@ impl DtlsSession {
                 stream.credit = i64::MAX;
             }
             self.read(id, out, false);
+        }
+        // All of it was passed on: there is room again.
+        while !self.unreceived.is_empty() && self.end.is_none() {
+            self.receive_more(out, &|_| false);
         }
         self.deliver_datagrams(out, &|_| false);
     }
@@ -911,7 +1075,7 @@ impl DtlsSession {
     }
 
     fn next_probe(&self) -> Option<Instant> {
-        let last = self.probed_at.max(self.heard_at)?;
+        let last = self.flight.marked_at().max(self.heard_at)?;
         Some(last + self.identity.settings.keep_alive)
     }
 
@@ -943,8 +1107,9 @@ impl Session for DtlsSession {
     fn resume(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
         self.deliver_datagrams(out, full);
         for id in std::mem::take(&mut self.starved_streams) {
-            self.read(id, out, full(out));
+            self.deliver(id, out, full(out));
         }
+        self.receive_more(out, full);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -957,9 +1122,13 @@ impl Session for DtlsSession {
         {
             self.fail(&error);
         }
-        if let Some(association) = &mut self.association {
+        if let Some(association) = &mut self.association
+            && association.poll_timeout().is_some_and(|at| now >= at)
+        {
             association.handle_timeout(now);
+            self.is_due = true;
         }
+        self.flight.handle_timeout(now);
         self.keep_alive(now);
     }
 
@@ -977,10 +1146,16 @@ impl Session for DtlsSession {
             .association
             .as_ref()
             .and_then(Association::poll_timeout);
-        [self.dtls_timeout, association, idle, self.next_probe()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.dtls_timeout,
+            association,
+            self.flight.poll_timeout(),
+            idle,
+            self.next_probe(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn process(
@@ -1000,7 +1175,7 @@ impl Session for DtlsSession {
             self.association_event(now, event, out, full);
         }
         self.write_streams(now, out);
-        self.send_datagrams(out);
+        self.send_datagrams(now, out);
         self.take_packets();
         if let Some((cause, message)) = self.end.take() {
             self.read_all(out);
@@ -1010,8 +1185,9 @@ impl Session for DtlsSession {
             self.tell_closed(now, cause, message, out);
             return;
         }
-        if !self.is_path_told && matches!(self.state, State::Secured) {
-            self.tell_path(out);
+        let is_path_known = matches!(self.state, State::Secured) && self.flight.rtt().is_some();
+        if is_path_known && self.path_told_at.is_none_or(|at| now >= at + PATH_INTERVAL) {
+            self.tell_path(now, out);
         }
         self.close_if_delivered(now, out);
     }
@@ -1022,8 +1198,11 @@ impl Session for DtlsSession {
         max_datagrams: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        if self.is_prepared() || self.muted {
+        if self.muted {
             self.packets.clear();
+        }
+        // What answers a remote that was quicker than JavaScript leaves when that says so, not when it is missed.
+        if self.is_prepared() {
             return None;
         }
         let first = loop {
@@ -1095,8 +1274,7 @@ impl Session for DtlsSession {
             return;
         };
         let was_sending = !entry.send_over;
-        self.streams.remove(&id);
-        self.starved_streams.remove(&id);
+        self.forget(id);
         if was_sending {
             self.write_message(id, &Message::of_flag(Flag::Reset));
         }
@@ -1111,8 +1289,11 @@ impl Session for DtlsSession {
             return;
         }
         entry.unwanted = true;
+        self.empty_inbox(id);
         self.starved_streams.remove(&id);
         self.write_message(id, &Message::of_flag(Flag::StopSending));
+        // It may have ended already, and only the rest of it been waited for.
+        self.deliver(id, &mut Events::default(), false);
     }
 
     fn consumed(&mut self, stream: u64, bytes: usize, out: &mut Events, full: bool) {
@@ -1121,7 +1302,8 @@ impl Session for DtlsSession {
             return;
         };
         entry.credit = (entry.credit + bytes as i64).min(max_credit);
-        self.read(id, out, full);
+        self.deliver(id, out, full);
+        self.receive_more(out, &|_| full);
     }
 
     fn datagram(&mut self, payload: Bytes, _out: &mut Events) {

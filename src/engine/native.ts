@@ -18,6 +18,7 @@ export interface NativeDtlsOptions {
   idleTimeout: number
   keepAliveInterval: number
   maxInboundStreams: number
+  streamReceiveWindow: number
   receiveWindow: number
   sendWindow: number
   datagramReceiveBuffer: number

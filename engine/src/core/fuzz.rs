@@ -321,7 +321,9 @@ impl End {
             Notice::Raw { remote, data, .. } => {
                 assert!(self.heard.contains(&(*remote, data.clone())));
             }
-            Notice::Validated { proposal, .. } => assert_eq!(proposal, PROPOSAL),
+            Notice::Validated { proposal, data, .. } => {
+                assert!(proposal.starts_with(PROPOSAL) && proposal.ends_with(data));
+            }
             Notice::Secured { peer_id, .. } => {
                 assert_eq!(*peer_id, IDENTITIES[1 - self.index].1);
                 assert!(!self.ended.contains(&session));

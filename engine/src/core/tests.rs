@@ -45,7 +45,8 @@ impl Scheme {
                     idle_timeout: Duration::from_secs(30),
                     keep_alive: Duration::from_secs(10),
                     max_streams: 4,
-                    receive_window: 1 << 20,
+                    stream_receive_window: 1 << 20,
+                    receive_window: 1 << 22,
                     send_window: 1 << 22,
                     datagram_receive_buffer: 1 << 16,
                     stream_receive_queue: STREAM_QUEUE,
@@ -408,7 +409,8 @@ fn an_answer_that_overtakes_the_accept_is_taken_while_javascript_reads_that(mut 
     assert!(net.a.secured_peer().is_some());
     assert!(net.sent.iter().all(|(from, _)| *from == B.into()));
     net.proceed(false);
-    net.run(Duration::from_secs(5));
+    // Without anything sent again: no time passes.
+    net.deliver_all();
     assert!(net.b.secured_peer().is_some());
 }
 
@@ -797,24 +799,29 @@ fn send_datagrams_to_busy_b(net: &mut Net, count: u64) {
     assert_eq!(net.b.records(Kind::Datagram).len(), 0);
 }
 
-fn datagrams_that_nobody_took_in_time_are_counted_when_the_newest_are_taken(mut net: Net) {
+fn dropped_at_b(net: &Net) -> u64 {
+    let records = net.b.records(Kind::DatagramsDropped);
+    records.iter().map(|record| record[0]).sum()
+}
+
+fn datagrams_that_nobody_took_in_time_are_counted(mut net: Net) {
     net.secure();
     send_datagrams_to_busy_b(&mut net, 100);
-    assert_eq!(net.b.records(Kind::DatagramsDropped).len(), 0);
     net.b.core.set_waiting(0, 0);
     net.run(Duration::from_secs(1));
     let taken = net.b.records(Kind::Datagram).len() as u64;
     assert!((1..100).contains(&taken));
-    assert_eq!(net.b.records(Kind::DatagramsDropped), [[100 - taken, 0, 0]]);
+    assert_eq!(dropped_at_b(&net), 100 - taken);
 }
 
-fn datagrams_that_nobody_took_before_the_session_ended_are_counted(mut net: Net) {
+fn datagrams_that_nobody_took_before_the_session_ended_are_delivered_or_counted(mut net: Net) {
     net.secure();
     send_datagrams_to_busy_b(&mut net, 3);
     net.a.close(net.now, 1, 0, false);
     net.run(Duration::from_secs(1));
     assert_eq!(net.b.closed(), Some(CloseCause::Remote));
-    assert_eq!(net.b.records(Kind::DatagramsDropped), [[3, 0, 0]]);
+    let taken = net.b.records(Kind::Datagram).len() as u64;
+    assert_eq!(dropped_at_b(&net), 3 - taken);
 }
 
 fn no_datagram_is_counted_as_dropped_that_was_taken(mut net: Net) {
@@ -882,7 +889,8 @@ fn datagrams_arrive_whole(mut net: Net) {
 
 fn an_orderly_close_delivers_what_was_written_before(mut net: Net) {
     net.secure();
-    net.lose = |number| number % 5 == 0;
+    // A fifth of them, but not every fifth: what is sent again would be lost again, in step.
+    net.lose = |number| number * number % 11 % 5 == 0;
     let stream = open_stream(&mut net);
     write(&mut net, stream, &[1; 50_000]);
     net.a.finish(net.now, 1, stream);
@@ -960,8 +968,8 @@ fn no_bytes_of_any_kind_disturb_a_session(mut net: Net) {
 
 for_every_scheme! {
     nothing_more_is_taken_from_the_sessions_while_as_much_as_was_said_waits_for_javascript
-    datagrams_that_nobody_took_in_time_are_counted_when_the_newest_are_taken
-    datagrams_that_nobody_took_before_the_session_ended_are_counted
+    datagrams_that_nobody_took_in_time_are_counted
+    datagrams_that_nobody_took_before_the_session_ended_are_delivered_or_counted
     no_datagram_is_counted_as_dropped_that_was_taken
     a_cancelled_initiator_never_sends_anything
     a_waiting_responder_outlives_another_session_of_its_flow

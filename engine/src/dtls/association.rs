@@ -164,7 +164,8 @@ impl Association {
             take_payload(transmit.payload, &mut packets);
         }
         if let Some((_, association)) = &mut self.inner {
-            while let Some(transmit) = association.poll_transmit(now) {
+            // It gives all at once.
+            if let Some(transmit) = association.poll_transmit(now) {
                 take_payload(transmit.payload, &mut packets);
             }
         }

@@ -27,6 +27,7 @@ pub struct DtlsSettings {
     pub idle_timeout: Duration,
     pub keep_alive: Duration,
     pub max_streams: u16,
+    pub stream_receive_window: u32,
     pub receive_window: u32,
     pub send_window: usize,
     pub datagram_receive_buffer: usize,

@@ -28,21 +28,36 @@ pub struct Message {
     flag: Option<i32>,
     #[prost(bytes = "bytes", optional, tag = "2")]
     payload: Option<Bytes>,
+    /// How many bytes of the stream its other side may send in all, from the first on. SCTP has no window for each stream, and
+    /// libp2p's specification none at all: this is ours, and who does not know it skips it.
+    #[prost(uint64, optional, tag = "15")]
+    limit: Option<u64>,
 }
 
 impl Message {
     pub fn of_flag(flag: Flag) -> Self {
         Self {
             flag: Some(flag.into()),
-            payload: None,
+            ..Self::default()
         }
     }
 
     pub fn of_payload(payload: Bytes) -> Self {
         Self {
-            flag: None,
             payload: Some(payload),
+            ..Self::default()
         }
+    }
+
+    pub fn of_limit(limit: u64) -> Self {
+        Self {
+            limit: Some(limit),
+            ..Self::default()
+        }
+    }
+
+    pub fn stream_limit(&self) -> Option<u64> {
+        self.limit
     }
 
     /// What it says beside its payload: flags that are not known say nothing.
@@ -77,6 +92,7 @@ mod tests {
         let message = Message {
             flag: Some(Flag::FinAck.into()),
             payload: Some(Bytes::from(vec![1; MAX_PAYLOAD])),
+            limit: None,
         };
         assert!(message.encode().len() <= MAX_MESSAGE);
     }
@@ -87,6 +103,7 @@ mod tests {
         assert_eq!(message.encode()[..], [4, 0x12, 2, b'h', b'i']);
         assert_eq!(Message::of_flag(Flag::FinAck).encode()[..], [2, 8, 3]);
         assert_eq!(Message::of_flag(Flag::Fin).encode()[..], [2, 8, 0]);
+        assert_eq!(Message::of_limit(300).encode()[..], [3, 0x78, 0xac, 2]);
     }
 
     #[test]

@@ -30,8 +30,14 @@ export interface DtlsInit extends SessionQueues {
   maxInboundStreams?: number
 
   /**
-   * How many bytes of all streams together the remote may send ahead of what was read, 64 KiB or more. An SCTP association has one
-   * window (RFC 9260, section 3.3.2), and none per stream. Default: 4 MiB.
+   * How many bytes of a stream the remote may send ahead of what was read, 64 KiB or more. SCTP has no window for each stream: a
+   * remote of another make may not know of this one, and is held back by `receiveWindow` alone. Default: 4 MiB.
+   */
+  streamReceiveWindow?: number
+
+  /**
+   * How many bytes of all streams together the remote may send ahead of what was read, 64 KiB or more: so many wait here, and as many
+   * more in the SCTP association (RFC 9260, section 3.3.2). Default: 16 MiB.
    */
   receiveWindow?: number
 
@@ -63,7 +69,8 @@ const DEFAULTS: Required<Omit<DtlsInit, 'allowDtls12'>> = {
   idleTimeout: 30_000,
   keepAliveInterval: 10_000,
   maxInboundStreams: 256,
-  receiveWindow: 4 * 1024 * 1024,
+  streamReceiveWindow: 4 * 1024 * 1024,
+  receiveWindow: 16 * 1024 * 1024,
   sendWindow: 8 * 1024 * 1024,
   datagramReceiveBuffer: 1024 * 1024,
   maxPacketSize: 1_232
@@ -72,6 +79,7 @@ const DEFAULTS: Required<Omit<DtlsInit, 'allowDtls12'>> = {
 /** What the protocols, and the framing of streams, leave room for */
 const RANGES: Partial<Record<keyof typeof DEFAULTS, [min: number, max: number]>> = {
   maxInboundStreams: [1, 32_767],
+  streamReceiveWindow: [64 * 1024, 0xffffffff],
   receiveWindow: [64 * 1024, 0xffffffff],
   sendWindow: [64 * 1024, 0xffffffff],
   maxPacketSize: [576, 65_507]
