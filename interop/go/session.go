@@ -41,7 +41,7 @@ func newSession(secured *secured, server bool) (*session, error) {
 		resets:    make(chan *sctp.Stream, 65536),
 		ended:     make(chan struct{}),
 	}
-	s.conn = newSCTPConn(secured.records)
+	s.conn = newSCTPConn(secured.records, s.sniffer)
 
 	if server {
 		s.next = 1
@@ -142,6 +142,8 @@ func (s *session) reset() {
 	for {
 		select {
 		case stream := <-s.resets:
+			s.sniffer.request.Store(-1)
+
 			select {
 			case <-s.sniffer.answered:
 			default:
@@ -316,6 +318,7 @@ func quicVarint(bytes []byte) (value uint64, length int) {
 // sctpConn is what the SCTP association takes for its network.
 type sctpConn struct {
 	records  records
+	sniffer  *sniffer
 	incoming chan []byte
 	closed   chan struct{}
 	once     sync.Once
@@ -323,8 +326,8 @@ type sctpConn struct {
 	deadline chan struct{}
 }
 
-func newSCTPConn(records records) *sctpConn {
-	return &sctpConn{records: records, incoming: make(chan []byte, 4096), closed: make(chan struct{}), deadline: make(chan struct{})}
+func newSCTPConn(records records, sniffer *sniffer) *sctpConn {
+	return &sctpConn{records: records, sniffer: sniffer, incoming: make(chan []byte, 4096), closed: make(chan struct{}), deadline: make(chan struct{})}
 }
 
 func (c *sctpConn) deliver(packet []byte) {
@@ -349,7 +352,11 @@ func (c *sctpConn) Read(buffer []byte) (int, error) {
 	}
 }
 
-func (c *sctpConn) Write(packet []byte) (int, error) { return c.records.Write(packet) }
+func (c *sctpConn) Write(packet []byte) (int, error) {
+	c.sniffer.sent(packet)
+
+	return c.records.Write(packet)
+}
 
 func (c *sctpConn) Close() error {
 	c.once.Do(func() { close(c.closed) })

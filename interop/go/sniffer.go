@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"iter"
+	"sync/atomic"
 )
 
 // Types of chunks (RFC 9260, section 3.2; RFC 8260, section 2.1; RFC 6525, section 3.1)
@@ -59,7 +60,8 @@ type sniffer struct {
 	streams    map[uint16]bool
 	aborted    bool
 	abortCause int
-	// a request of ours to reset streams has been answered
+	// the number of our last request to reset streams, -1 while there is none, and that it has been answered
+	request  atomic.Int64
 	answered chan struct{}
 }
 
@@ -135,6 +137,7 @@ func (s *sniffer) data(chunk chunk, header int, label int) {
 
 // Parameters of a RE-CONFIG chunk (RFC 6525, section 4)
 const (
+	reconfigRequest    = 13
 	reconfigResponse   = 16
 	reconfigInProgress = 6
 )
@@ -148,22 +151,32 @@ func (s *sniffer) reconfig(chunk chunk) {
 		}
 
 		if kind == reconfigResponse && length >= 12 {
-			s.reconfigResponse(binary.BigEndian.Uint32(rest[8:]))
+			s.reconfigResponse(binary.BigEndian.Uint32(rest[4:]), binary.BigEndian.Uint32(rest[8:]))
 		}
 
 		rest = rest[min(len(rest), (length+3)&^3):]
 	}
 }
 
-func (s *sniffer) reconfigResponse(result uint32) {
+func (s *sniffer) reconfigResponse(number, result uint32) {
 	s.results[result]++
 
-	if result == reconfigInProgress {
+	// The network may have doubled the answer to an earlier one.
+	if result == reconfigInProgress || int64(number) != s.request.Load() {
 		return
 	}
 
 	select {
 	case s.answered <- struct{}{}:
 	default:
+	}
+}
+
+// sent is given our own packets.
+func (s *sniffer) sent(packet []byte) {
+	for chunk := range chunks(packet) {
+		if chunk.kind == chunkReconfig && len(chunk.body) >= 8 && binary.BigEndian.Uint16(chunk.body) == reconfigRequest {
+			s.request.Store(int64(binary.BigEndian.Uint32(chunk.body[4:])))
+		}
 	}
 }
