@@ -1128,7 +1128,9 @@ impl Session for DtlsSession {
             association.handle_timeout(now);
             self.is_due = true;
         }
-        self.flight.handle_timeout(now);
+        if self.flight.handle_timeout(now) {
+            self.send_heartbeat(now);
+        }
         self.keep_alive(now);
     }
 

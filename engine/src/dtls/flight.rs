@@ -2,7 +2,8 @@
 //!
 //! Datagrams are not acknowledged, so after every few of them goes a heartbeat of SCTP, which the remote has to answer (RFC 9260,
 //! section 8.3). An answer says that what was sent before it has left the path; a heartbeat without one says that the path, or
-//! the remote, does not keep up. The window then goes like Reno's (RFC 5681).
+//! the remote, does not keep up. The window doubles with every round trip up to the first of those; then it shrinks with each, and
+//! grows back faster than TCP's, since what waits is not sent late but dropped.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,12 +11,22 @@ use std::time::{Duration, Instant};
 /// How many bytes of datagrams go before the next heartbeat.
 const MARK_BYTES: usize = 16 * 1024;
 
-const MIN_WINDOW: usize = 64 * 1024;
+const MIN_WINDOW: usize = 32 * 1024;
+const INITIAL_WINDOW: usize = 64 * 1024;
 const MAX_WINDOW: usize = 4 * 1024 * 1024;
+
+/// What is left of the window after an answer has failed to come, and the part of what is answered by which it then grows.
+const REDUCTION: f64 = 0.8;
+const GROWTH: usize = 16;
 
 /// An answer is waited for as long as this many round trips, and at least so long.
 const ANSWER_ROUND_TRIPS: u32 = 4;
 const MIN_ANSWER_TIME: Duration = Duration::from_millis(200);
+
+/// If no answer comes for so many round trips, and at least so long, another heartbeat goes: its answer says what became of the
+/// last ones.
+const PROBE_ROUND_TRIPS: u32 = 2;
+const MIN_PROBE_TIME: Duration = Duration::from_millis(4);
 
 /// Before a round trip was measured.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -38,6 +49,8 @@ pub struct Flight {
     /// Oldest first.
     marks: VecDeque<Mark>,
     last_number: u64,
+    /// When to ask once more, if no answer comes until then.
+    probe_at: Option<Instant>,
     /// Marks up to it were sent before the window was made smaller.
     reduced_at: u64,
     rtt: Option<Duration>,
@@ -47,12 +60,13 @@ pub struct Flight {
 impl Default for Flight {
     fn default() -> Self {
         Self {
-            window: MIN_WINDOW,
+            window: INITIAL_WINDOW,
             threshold: MAX_WINDOW,
             unmarked: 0,
             marked: 0,
             marks: VecDeque::new(),
             last_number: 0,
+            probe_at: None,
             reduced_at: 0,
             rtt: None,
             min_rtt: None,
@@ -77,6 +91,9 @@ impl Flight {
     /// A heartbeat of this number goes now.
     pub fn mark(&mut self, now: Instant) -> u64 {
         self.last_number += 1;
+        if self.unmarked > 0 {
+            self.probe_at = Some(now + self.probe_time());
+        }
         self.marked += self.unmarked;
         self.marks.push_back(Mark {
             number: self.last_number,
@@ -112,22 +129,28 @@ impl Flight {
             }
         }
         self.marked -= answered;
+        self.probe_at = self
+            .probe_at
+            .filter(|_| self.marked > 0)
+            .map(|_| now + self.probe_time());
         if is_one_missing {
             self.reduce();
         } else if self.window < self.threshold {
             self.window += answered;
         } else {
-            self.window += MARK_BYTES * answered / self.window;
+            self.window += answered / GROWTH;
         }
         self.window = self.window.min(MAX_WINDOW);
     }
 
-    /// When to give up waiting for an answer.
+    /// When to ask once more, or to give up waiting for an answer.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.marks.front()?.at + self.answer_time())
+        let answer_by = self.marks.front()?.at + self.answer_time();
+        Some(self.probe_at.map_or(answer_by, |at| at.min(answer_by)))
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Returns whether a heartbeat has to go.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let answer_time = self.answer_time();
         while let Some(mark) = self.marks.front()
             && now >= mark.at + answer_time
@@ -138,6 +161,8 @@ impl Flight {
             }
             self.marks.pop_front();
         }
+        // Once: what is not answered then is given up.
+        self.marked > 0 && self.probe_at.take_if(|at| now >= *at).is_some()
     }
 
     pub fn rtt(&self) -> Option<Duration> {
@@ -148,6 +173,10 @@ impl Flight {
         self.min_rtt.unwrap_or(INITIAL_RTT)
     }
 
+    fn probe_time(&self) -> Duration {
+        MIN_PROBE_TIME.max(self.rtt.unwrap_or(INITIAL_RTT) * PROBE_ROUND_TRIPS)
+    }
+
     fn answer_time(&self) -> Duration {
         MIN_ANSWER_TIME.max(self.rtt.unwrap_or(INITIAL_RTT) * ANSWER_ROUND_TRIPS)
     }
@@ -155,7 +184,7 @@ impl Flight {
     /// Once for everything that is under way.
     fn reduce(&mut self) {
         self.reduced_at = self.last_number;
-        self.threshold = (self.window / 2).max(MIN_WINDOW);
+        self.threshold = ((self.window as f64 * REDUCTION) as usize).max(MIN_WINDOW);
         self.window = self.threshold;
     }
 }
@@ -182,7 +211,7 @@ mod tests {
     fn no_more_is_under_way_than_the_window_holds() {
         let mut flight = Flight::default();
         fill(&mut flight, Instant::now());
-        assert!(flight.marked + flight.unmarked < MIN_WINDOW + 1000);
+        assert!(flight.marked + flight.unmarked < INITIAL_WINDOW + 1000);
         assert_eq!(flight.unmarked, 0);
     }
 
@@ -214,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_answer_halves_the_window_once_for_all_that_was_under_way() {
+    fn a_missing_answer_shrinks_the_window_once_for_all_that_was_under_way() {
         let mut flight = Flight::default();
         let now = Instant::now();
         for _ in 0..3 {
@@ -227,7 +256,7 @@ mod tests {
         for number in numbers.iter().skip(1).step_by(2) {
             flight.answered(*number, now);
         }
-        assert!(flight.window >= before / 2 && flight.window < before * 3 / 4);
+        assert!(flight.window >= before * 7 / 10 && flight.window < before * 9 / 10);
     }
 
     #[test]
@@ -236,10 +265,27 @@ mod tests {
         let now = Instant::now();
         fill(&mut flight, now);
         assert!(!flight.has_room());
+        let probe_at = flight.poll_timeout().unwrap();
+        assert!(flight.handle_timeout(probe_at));
+        flight.mark(probe_at);
+        assert!(!flight.has_room());
         let at = flight.poll_timeout().unwrap();
-        flight.handle_timeout(at);
-        assert!(flight.has_room() && flight.poll_timeout().is_none());
-        assert_eq!(flight.window, MIN_WINDOW);
+        assert!(at > probe_at && !flight.handle_timeout(at));
+        assert!(flight.has_room() && flight.marked == 0);
+        assert!((MIN_WINDOW..INITIAL_WINDOW).contains(&flight.window));
+    }
+
+    #[test]
+    fn the_answer_to_another_heartbeat_says_what_became_of_the_last_ones() {
+        let mut flight = Flight::default();
+        let now = Instant::now();
+        fill(&mut flight, now);
+        let probe_at = flight.poll_timeout().unwrap();
+        assert!(flight.handle_timeout(probe_at) && !flight.has_room());
+        let number = flight.mark(probe_at);
+        flight.answered(number, probe_at + RTT);
+        assert!(flight.has_room() && flight.window < INITIAL_WINDOW);
+        assert_eq!(flight.poll_timeout(), None);
     }
 
     #[test]
