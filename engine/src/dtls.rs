@@ -52,6 +52,10 @@ const PACKET_BACKLOG: usize = 256;
 const LINGER: Duration = Duration::from_secs(3);
 const MAX_GOODBYES: u8 = 8;
 
+/// How long the DTLS library waits at least between two looks at the time. While a message of a flight is missing, it is due at
+/// once, again and again, with an ACK each time (RFC 9147, section 7.1): it would never end.
+const MIN_WAIT: Duration = Duration::from_millis(100);
+
 /// How often a changed round trip time is worth telling.
 const RTT_GAIN: u32 = 8;
 
@@ -153,6 +157,8 @@ pub struct DtlsSession {
     packet_size: usize,
     dtls: Dtls,
     dtls_timeout: Option<Instant>,
+    /// When it was last told the time.
+    dtls_told_at: Instant,
     /// What a ClientHello has to begin with to be of this handshake, if this side is the responder.
     client_random: Option<[u8; 32]>,
     /// Who the remote's certificate says it is, or what is wrong with that.
@@ -245,6 +251,7 @@ impl DtlsSession {
             is_initiator,
             packet_size: packet_size.into(),
             dtls_timeout: None,
+            dtls_told_at: now,
             client_random: None,
             claim: None,
             state: State::Handshaking,
@@ -320,8 +327,7 @@ impl DtlsSession {
         self.received_bytes += data.len();
         self.local = local.or(self.local);
         let result = self
-            .dtls
-            .handle_timeout(now)
+            .tell_time(now)
             .and_then(|()| self.dtls.handle_packet(data));
         let was_handshaking = matches!(self.state, State::Handshaking);
         match result {
@@ -331,6 +337,11 @@ impl DtlsSession {
                 true
             }
         }
+    }
+
+    fn tell_time(&mut self, now: Instant) -> Result<(), dimpl::Error> {
+        self.dtls_told_at = now;
+        self.dtls.handle_timeout(now)
     }
 
     /// Take out of the DTLS library what it has: packets, and what it received. Returns whether there was anything.
@@ -344,7 +355,7 @@ impl DtlsSession {
                 Output::Packet(packet) => self.packets.push_back(packet.to_vec()),
                 Output::BufferTooSmall { needed } => scratch.resize(needed, 0),
                 Output::Timeout(at) => {
-                    self.dtls_timeout = Some(at);
+                    self.dtls_timeout = Some(at.max(self.dtls_told_at + MIN_WAIT));
                     break;
                 }
                 Output::PeerCert(der) => {
@@ -722,7 +733,7 @@ impl DtlsSession {
                 Output::Packet(packet) => self.packets.push_back(packet.to_vec()),
                 Output::BufferTooSmall { needed } => scratch.resize(needed, 0),
                 Output::Timeout(at) => {
-                    self.dtls_timeout = Some(at);
+                    self.dtls_timeout = Some(at.max(self.dtls_told_at + MIN_WAIT));
                     break;
                 }
                 _ => {}
@@ -1064,7 +1075,7 @@ impl Session for DtlsSession {
         }
         if !self.is_prepared()
             && self.dtls_timeout.is_some_and(|at| now >= at)
-            && let Err(error) = self.dtls.handle_timeout(now)
+            && let Err(error) = self.tell_time(now)
         {
             self.fail(&error);
         }

@@ -285,4 +285,7 @@ impl ClientCertVerifier for Libp2pVerifier {
 }
 
 #[cfg(test)]
+pub mod credentials;
+
+#[cfg(test)]
 mod tests;
