@@ -48,6 +48,15 @@ const SCTP_BACKLOG: usize = 64 * 1024;
 /// Packets that may wait for the socket: then nothing more is made.
 const PACKET_BACKLOG: usize = 256;
 
+/// What is taken out of the DTLS library at a time; larger if need be.
+const SCRATCH: usize = 2048;
+
+/// Datagrams of a handshake are no larger: those of any path that is not a loop are not.
+const MAX_HANDSHAKE_DATAGRAM: usize = 4096;
+
+/// So no certificate is larger than what the DTLS library holds back of them.
+const MAX_CERTIFICATE: usize = MAX_HANDSHAKE_DATAGRAM * identity::MAX_RECORDS;
+
 /// How long a session that is over answers packets by telling so, and how often at most.
 const LINGER: Duration = Duration::from_secs(3);
 const MAX_GOODBYES: u8 = 8;
@@ -284,7 +293,7 @@ impl DtlsSession {
             heartbeat: 0,
             rtt: None,
             is_path_told: false,
-            scratch: vec![0; 2048],
+            scratch: vec![0; SCRATCH],
         })
     }
 
@@ -317,10 +326,10 @@ impl DtlsSession {
             self.repeat_goodbye();
             return true;
         }
-        // Before a client knows the version, its DTLS library takes anything else for the end.
-        if self.is_initiator
-            && self.dtls.protocol_version().is_none()
-            && !record::is_server_answer(data)
+        if matches!(self.state, State::Handshaking)
+            && (data.len() > MAX_HANDSHAKE_DATAGRAM
+                || self.is_initiator
+                    && !record::is_for_initiator(data, self.dtls.protocol_version()))
         {
             return true;
         }
@@ -347,6 +356,12 @@ impl DtlsSession {
     /// Take out of the DTLS library what it has: packets, and what it received. Returns whether there was anything.
     fn drain(&mut self, now: Instant, out: &mut Events, full: bool) -> bool {
         let mut scratch = std::mem::take(&mut self.scratch);
+        let was_handshaking = matches!(self.state, State::Handshaking);
+        if was_handshaking {
+            // The DTLS library panics for want of room for the certificate, and can't have one larger than what came.
+            let most = self.received_bytes.min(MAX_CERTIFICATE);
+            scratch.resize(scratch.len().max(most), 0);
+        }
         let mut has_any = false;
         loop {
             let output = self.dtls.poll_output(&mut scratch);
@@ -378,6 +393,9 @@ impl DtlsSession {
                 Output::CloseNotify => self.lose(CloseCause::Remote, String::new()),
                 _ => {}
             }
+        }
+        if was_handshaking && !matches!(self.state, State::Handshaking) {
+            scratch = vec![0; SCRATCH];
         }
         self.scratch = scratch;
         has_any
@@ -1286,3 +1304,6 @@ fn find(streams: &mut HashMap<u16, Stream>, stream: u64) -> Option<(u16, &mut St
     let id = u16::try_from(stream).ok()?;
     streams.get_mut(&id).map(|entry| (id, entry))
 }
+
+#[cfg(test)]
+mod tests;

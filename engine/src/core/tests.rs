@@ -217,6 +217,9 @@ impl End {
     }
 }
 
+/// Knows a datagram by its number, counted over both directions.
+type Change = Box<dyn FnMut(usize, &mut Vec<u8>)>;
+
 struct Net {
     a: End,
     b: End,
@@ -227,7 +230,7 @@ struct Net {
     /// Which datagrams (counted over both directions) vanish.
     lose: fn(usize) -> bool,
     /// What becomes of them on their way.
-    change: Box<dyn FnMut(usize, &mut Vec<u8>)>,
+    change: Change,
     /// Whether each is followed by all that its sender has sent before.
     repeat: bool,
 }

@@ -43,11 +43,7 @@ impl Credentials {
                 .custom_extensions
                 .push(rcgen::CustomExtension::from_oid_content(EXTENSION, content));
         }
-        let certificate = params.self_signed(&key).unwrap();
-        Self {
-            chain: vec![certificate.into()],
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-        }
+        Self::signed(params, key)
     }
 
     /// Another peer's public key in the extension, signed with a key of one's own.
@@ -84,6 +80,27 @@ impl Credentials {
         let identity = Keypair::generate_ed25519();
         let content = |key: &[u8]| signed_key(&identity, &identity, key);
         Self::made(&vec![&content as Content; count], ALWAYS)
+    }
+
+    /// A well-made certificate with so many bytes of something else.
+    pub fn of_size(size: usize) -> Self {
+        let identity = Keypair::generate_ed25519();
+        let mut params = rcgen::CertificateParams::default();
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let content = signed_key(&identity, &identity, &key.public_key_der());
+        params.custom_extensions = vec![
+            rcgen::CustomExtension::from_oid_content(EXTENSION, content),
+            rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 53594, 9], vec![5; size]),
+        ];
+        Self::signed(params, key)
+    }
+
+    fn signed(params: rcgen::CertificateParams, key: rcgen::KeyPair) -> Self {
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            chain: vec![certificate.into()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        }
     }
 
     /// As what one side shows, of which there is one certificate only.

@@ -130,6 +130,20 @@ fn a_certificate_of_our_own_making_is_accepted(mut net: Net) {
     assert!(works(&mut net));
 }
 
+fn a_large_certificate_is_accepted(net: Net) {
+    for size in [1000, 2500, 6000] {
+        for is_initiator in [true, false] {
+            let mut net = again(&net);
+            let identity = net.a.scheme.identity(Credentials::of_size(size).own());
+            let end = if is_initiator { &mut net.a } else { &mut net.b };
+            end.identity = identity;
+            net.attempt();
+            assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+            assert!(works(&mut net));
+        }
+    }
+}
+
 /// Either side has who it is meant to have, or nobody.
 fn assert_nobody_is_deceived(net: &Net) {
     for (end, other) in [(&net.a, &net.b), (&net.b, &net.a)] {
@@ -350,6 +364,7 @@ for_every_scheme! {
     a_certificate_with_two_extensions_is_refused
     an_initiator_that_shows_no_certificate_is_refused
     a_certificate_of_our_own_making_is_accepted
+    a_large_certificate_is_accepted
     no_change_to_a_byte_of_the_handshake_deceives_anybody
     a_packet_that_was_changed_is_not_taken_and_one_that_is_repeated_is_taken_once
     a_session_that_is_said_again_from_its_beginning_has_no_effect
