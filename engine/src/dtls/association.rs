@@ -114,6 +114,8 @@ impl Association {
         let mut config = ClientConfig::new();
         config.transport = self.transport.clone();
         self.inner = Some(self.endpoint.connect(config, self.remote)?);
+        // What it remembers of each that the remote asks for, it never forgets.
+        self.endpoint.reject_new_associations();
         Ok(())
     }
 
@@ -131,6 +133,7 @@ impl Association {
         match self.endpoint.handle(now, self.remote, None, None, packet)? {
             (handle, DatagramEvent::NewAssociation(association)) if self.inner.is_none() => {
                 self.inner = Some((handle, association));
+                self.endpoint.reject_new_associations();
             }
             (handle, DatagramEvent::AssociationEvent(event)) => {
                 if let Some((known, association)) = &mut self.inner
