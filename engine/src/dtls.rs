@@ -24,6 +24,7 @@ pub use self::record::{client_random, is_record};
 
 use self::association::{Association, Signal};
 use self::message::{Flag, MAX_PAYLOAD, Message};
+use self::record::server_random;
 use crate::command::Peer;
 use crate::events::{Events, Kind};
 use crate::notice::{CloseCause, Notice};
@@ -60,6 +61,9 @@ const PACKET_BACKLOG: usize = 256;
 /// How long a session that is over answers packets by telling so, and how often at most.
 const LINGER: Duration = Duration::from_secs(3);
 const MAX_GOODBYES: u8 = 8;
+
+/// How often a handshake may begin again.
+const MAX_RESTARTS: u8 = 4;
 
 /// How often a changed round trip time is worth telling.
 const RTT_GAIN: u32 = 8;
@@ -164,6 +168,11 @@ pub struct DtlsSession {
     dtls_timeout: Option<Instant>,
     /// What a ClientHello has to begin with to be of this handshake, if this side is the responder.
     client_random: Option<[u8; 32]>,
+    /// The random of the ServerHello that was taken, if this side is the initiator.
+    server_random: Option<[u8; 32]>,
+    /// Of those that contradicted each other: they are of no use any more.
+    refused_randoms: Vec<[u8; 32]>,
+    restarts: u8,
     /// Who the remote's certificate says it is, or what is wrong with that.
     claim: Option<Result<Claim, String>>,
     state: State,
@@ -264,6 +273,9 @@ impl DtlsSession {
             packet_size: packet_size.into(),
             dtls_timeout: None,
             client_random: None,
+            server_random: None,
+            refused_randoms: Vec::new(),
+            restarts: 0,
             claim: None,
             state: State::Handshaking,
             end: None,
@@ -334,6 +346,20 @@ impl DtlsSession {
             self.repeat_goodbye();
             return true;
         }
+        if self.is_initiator
+            && matches!(self.state, State::Handshaking)
+            && let Some(random) = server_random(data)
+        {
+            if self.refused_randoms.contains(&random) {
+                return true;
+            }
+            let known = *self.server_random.get_or_insert(random);
+            if known != random {
+                self.refused_randoms.extend([known, random]);
+                self.begin_again(now, out, full);
+                return true;
+            }
+        }
         // Before a client knows the version, its DTLS library takes anything else for the end.
         if self.is_initiator
             && self.dtls.protocol_version().is_none()
@@ -355,6 +381,49 @@ impl DtlsSession {
                 true
             }
         }
+    }
+
+    /// Two ServerHellos contradict each other. Which of them answers us can't be told: one may be for the last ClientHello of this
+    /// address, whose dial was given up, or anybody's; and with the wrong one a handshake never ends. So ask once more, by
+    /// another ClientHello, for which the responder does [`Self::restart`].
+    fn begin_again(&mut self, now: Instant, out: &mut Events, full: bool) {
+        if !self.renew(now) {
+            return;
+        }
+        self.server_random = None;
+        self.dtls.set_active(true);
+        match self.dtls.handle_timeout(now) {
+            Ok(()) => {
+                self.drain(now, out, full);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Have a responder whose handshake is under way take another ClientHello. Returns whether it does.
+    pub fn restart(&mut self, now: Instant) -> bool {
+        let is_handshaking = !self.is_initiator && matches!(self.state, State::Handshaking);
+        if !is_handshaking || !self.renew(now) {
+            return false;
+        }
+        self.client_random = None;
+        self.dtls.handle_timeout(now).is_ok()
+    }
+
+    /// Forget what was said. Whoever can send in the remote's name can bring that about: not for ever.
+    fn renew(&mut self, now: Instant) -> bool {
+        if self.restarts == MAX_RESTARTS {
+            return false;
+        }
+        let packet_size = u16::try_from(self.packet_size).unwrap_or(u16::MAX);
+        let Ok(dtls) = self.identity.dtls(now, packet_size) else {
+            return false;
+        };
+        self.restarts += 1;
+        self.dtls = dtls;
+        self.claim = None;
+        self.packets.clear();
+        true
     }
 
     /// Take out of the DTLS library what it has: packets, and what it received. Returns whether there was anything.

@@ -414,6 +414,21 @@ fn an_answer_that_overtakes_the_accept_is_taken_while_javascript_reads_that(mut 
     assert!(net.b.secured_peer().is_some());
 }
 
+fn a_handshake_outlives_the_answer_to_one_that_was_given_up(mut net: Net) {
+    net.initiate(1400);
+    let early = net.first_flight.clone();
+    respond_at_b(&mut net, 9, early);
+    restart_a(&mut net);
+    net.initiate(1400);
+    let early = net.first_flight.clone();
+    respond_at_b(&mut net, 10, early);
+    net.proceed(false);
+    // What was meant for the last comes first, and no time passes.
+    net.deliver_all();
+    assert!(net.a.secured_peer().is_some());
+    assert_eq!(secured_at_b(&net), 1);
+}
+
 fn a_remote_can_begin_afresh_while_its_last_session_drains(mut net: Net) {
     net.secure();
     net.b.close(net.now, 9, 0, false);
@@ -966,6 +981,7 @@ fn no_bytes_of_any_kind_disturb_a_session(mut net: Net) {
 }
 
 for_every_scheme! {
+    a_handshake_outlives_the_answer_to_one_that_was_given_up
     nothing_more_is_taken_from_the_sessions_while_as_much_as_was_said_waits_for_javascript
     datagrams_that_nobody_took_in_time_are_counted
     datagrams_that_nobody_took_before_the_session_ended_are_delivered_or_counted
