@@ -15,6 +15,7 @@ export default {
       'test/**/*.{js,ts}',
       'benchmarks/**/*.{js,ts}',
       'demo/**/*.{js,ts}',
+      'interop/*.ts',
       'engine/*.js'
     ]
   },
@@ -28,6 +29,7 @@ export default {
       '/demo',
       '/dist',
       '/engine',
+      '/interop',
       '/test',
       '.aegir.js'
     ],

@@ -122,12 +122,25 @@ export class ConfirmationFailedError extends Error {
 }
 
 /**
- * The session ended without an orderly close: a time-out, a reset, a protocol error
+ * The session ended without an orderly close. `reason` is a stable code: `timedOut` (nothing was heard of the remote for too long),
+ * `reset` (the remote does not know it any more), `remoteError` (the remote ended it with an error), `local` (its socket or port was
+ * closed on this side), `superseded` (the same peer came back), or `failed` (a rule of the protocol was broken, or any other).
  */
 export class SessionFailedError extends Error {
   static name = 'SessionFailedError'
   name = 'SessionFailedError'
+  readonly reason: SessionFailure
+
+  constructor (message: string, reason: SessionFailure = 'failed') {
+    super(message)
+    this.reason = reason
+  }
 }
+
+/**
+ * See `SessionFailedError`
+ */
+export type SessionFailure = 'timedOut' | 'reset' | 'remoteError' | 'local' | 'superseded' | 'failed'
 
 /**
  * The session is closed: no stream can be opened on it and no datagram sent

@@ -73,9 +73,17 @@ export interface InboundLimits {
   maxPendingPerPrefix?: number
 
   /**
+   * How many of them may be of remotes that have not proved that they receive at their address. The other places are for those who
+   * did. Only where strangers can be made to prove it, see `validationThreshold`.
+   *
+   * @default half of `maxPendingInbound`, or `validationThreshold` if that is more
+   */
+  maxUnprovenInbound?: number
+
+  /**
    * When as many inbound connections are on their way, or have failed within a second, of remotes that have not proved that they
    * receive at their address, the next ones have to prove that before anything else is done for them (QUIC: Retry, RFC 9000,
-   * section 8.1.2), which takes them a round trip more. Half of `maxPendingInbound` is then reserved for those who did. 0: always. Only for schemes and ports of the native
+   * section 8.1.2), which takes them a round trip more. 0: always. Only for schemes and ports of the native
    * engine.
    *
    * @default a quarter of `maxPendingInbound`
@@ -99,7 +107,7 @@ export interface InboundLimits {
 
   /**
    * While strangers have to prove their address: how many proposals a second are let through that only JavaScript can answer, since
-   * they name schemes that this node does not know, or more than three
+   * they name schemes that this node does not know, or more than `maxPreparedNames`
    *
    * @default 160
    */
@@ -112,9 +120,52 @@ export interface InboundLimits {
    * @default 15_000
    */
   validationTimeout?: number
+
+  /**
+   * How often the remote of a connection, or of one on its way, may propose afresh at once; in the long run a quarter as often a second.
+   * Each time costs a handshake, and who forges its address can do it, too.
+   *
+   * @default 8
+   */
+  maxRenewals?: number
 }
 
-export interface PsecInit extends InboundLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {
+/**
+ * What is kept of a connected remote, whichever scheme its session is of; the schemes have limits of their own. Each is a whole number
+ * of 0 or more, else `InvalidParametersError`.
+ */
+export interface SessionLimits {
+  /**
+   * From how many bytes of a stream on that nobody listens to, or that a loop over it has not taken, the remote has to wait
+   *
+   * @default 262_144
+   */
+  maxUnreadBytes?: number
+
+  /**
+   * How many bytes the remote may send on a stream whose readable end was closed here, before it is told to stop
+   *
+   * @default 65_536
+   */
+  maxUnwantedBytes?: number
+
+  /**
+   * How many streams are held until libp2p has the session, and while the one is looked for on which the remote confirms the
+   * negotiation; more are reset
+   *
+   * @default 256
+   */
+  maxHeldStreams?: number
+
+  /**
+   * How many datagrams are held until libp2p has the session; more are dropped
+   *
+   * @default 64
+   */
+  maxHeldDatagrams?: number
+}
+
+export interface PsecInit extends InboundLimits, SessionLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {
   /**
    * The security schemes to offer and accept, most wanted first
    *
@@ -207,6 +258,7 @@ export type { ConnectionNegotiation } from './sessions.ts'
 export type { ConfirmPolicy } from './confirm/index.ts'
 export type { Proposals, Role } from './negotiation/index.ts'
 export type { DtlsInit } from './schemes/dtls/index.ts'
+export type { SessionQueues } from './schemes/native/settings.ts'
 export type { QuicDatagramInit } from './schemes/quic-datagram/index.ts'
 export type { ChannelBinding, InitiateOptions, Initiation, ProceedOptions, RespondOptions, SchemeContext, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler, SecurityScheme } from './schemes/index.ts'
 export type { EndpointShield, OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './sockets/index.ts'

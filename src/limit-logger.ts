@@ -1,12 +1,25 @@
 import { realClock } from './clock.ts'
 import type { Clock } from './clock.ts'
-import type { Logger } from '@libp2p/interface'
+import type { Counter, Logger } from '@libp2p/interface'
 
 /**
- * Lines a second: what a person can follow, and a disk bear
+ * What a person can follow, and a disk bear
  */
-const MAX_LINES = 50
+export const DEFAULT_MAX_LINES = 50
 const INTERVAL = 1000
+
+export interface LimitLoggerInit {
+  /**
+   * Lines a second, of each of the logger's scopes. Default: 50.
+   */
+  maxLines?: number
+
+  /**
+   * Counts the lines that were kept back
+   */
+  keptBack?: Counter
+  clock?: Clock
+}
 
 /**
  * A level of a logger. Those of libp2p's own know whether anybody reads them.
@@ -17,9 +30,10 @@ interface Write {
 }
 
 /**
- * A logger for what strangers can cause: it lets 50 lines a second through, and tells how many it kept back. Internal.
+ * A logger for what strangers can cause: it lets so many lines a second through, and tells how many it kept back. Internal.
  */
-export function limitLogger (log: Logger, clock: Clock = realClock): Logger {
+export function limitLogger (log: Logger, init: LimitLoggerInit = {}): Logger {
+  const { maxLines = DEFAULT_MAX_LINES, keptBack, clock = realClock } = init
   let since = -Infinity
   let lines = 0
 
@@ -32,8 +46,8 @@ export function limitLogger (log: Logger, clock: Clock = realClock): Logger {
     const now = clock.now()
 
     if (now - since >= INTERVAL) {
-      if (lines > MAX_LINES) {
-        log('%d more lines were not logged', lines - MAX_LINES)
+      if (lines > maxLines) {
+        log('%d more lines were not logged', lines - maxLines)
       }
 
       since = now
@@ -42,15 +56,17 @@ export function limitLogger (log: Logger, clock: Clock = realClock): Logger {
 
     lines++
 
-    if (lines <= MAX_LINES) {
+    if (lines <= maxLines) {
       write.call(log, formatter, ...args)
+    } else {
+      keptBack?.increment()
     }
   }
 
   return Object.defineProperty(Object.assign(limited(log), {
     error: limited(log.error),
     trace: limited(log.trace),
-    newScope: (name: string) => limitLogger(log.newScope(name), clock),
+    newScope: (name: string) => limitLogger(log.newScope(name), init),
     enabled: false
   }), 'enabled', { get: () => log.enabled })
 }

@@ -17,11 +17,12 @@ import { MemoryClock } from './fixtures/memory-clock.ts'
 import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
 import { describeSchemes } from './fixtures/schemes.ts'
+import { StubScheme } from './fixtures/stub-scheme.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
 import type { Datagrams } from '../src/index.ts'
 import type { Link } from '../src/transport/link.ts'
-import type { Connection, Libp2p, PeerId } from '@libp2p/interface'
+import type { Connection, Libp2p, Logger, PeerId } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 
 function addressOf (node: Libp2p): Multiaddr {
@@ -79,7 +80,7 @@ describe('proposals of which nothing can come', () => {
 
   it('weigh for a second as if they were on their way, and not more than twice the threshold', async () => {
     const clock = new MemoryClock()
-    const pending = new PendingInbound({ max: 16, maxPerPrefix: 16, validationThreshold: 4, clock })
+    const pending = new PendingInbound({ max: 16, maxPerPrefix: 16, maxUnproven: 8, validationThreshold: 4, clock })
     const fail = (isConnected: boolean = false, isValidated: boolean = false): void => {
       const link: Link = Object.create(null)
       pending.add(link, '192.0.2.1', isValidated)
@@ -142,6 +143,30 @@ describeSchemes('proposals from the address of a peer that is connected', ({ cre
   })
 })
 
+describe('proposals from the address of a peer that is on its way', () => {
+  afterEach(stopNodes)
+
+  it('are taken up as often as was said', async () => {
+    const metrics = recordMetrics()
+    const scheme = new StubScheme('/stub')
+    const bob = await createNode({ metrics: metrics.metrics, psec: { schemes: [scheme], maxRenewals: 1 } })
+    const relay = await UdpRelay.open(Number(addressOf(bob).getComponents()[1].value))
+    const peerId = await strangerId()
+
+    try {
+      for (const packet of [1, 2, 3]) {
+        relay.inject(encodeFrame({ type: 'propose', peerId, schemes: ['/stub'], initiationPacket: Uint8Array.of(packet) }))
+        await eventually(() => scheme.responses.length === Math.min(packet, 2))
+      }
+
+      await eventually(() => events(metrics, 'renewal_held_off') === 1)
+      expect(events(metrics, 'renewal')).to.equal(1)
+    } finally {
+      relay.close()
+    }
+  })
+})
+
 describe('a bucket of tokens', () => {
   it('has so many at once, and so many a second', async () => {
     const clock = new MemoryClock()
@@ -153,6 +178,35 @@ describe('a bucket of tokens', () => {
     expect(take()).to.deep.equal([true, false, false, false])
     await clock.advance(60_000)
     expect(take()).to.deep.equal([true, true, true, false])
+  })
+})
+
+describe('lines of log that strangers cause', () => {
+  afterEach(stopNodes)
+
+  it('are kept back beyond the limit, and counted by component', async () => {
+    const metrics = recordMetrics()
+    const logger = defaultLogger()
+    const logged: string[] = []
+    const bob = await createNode({
+      metrics: metrics.metrics,
+      psec: { maxLogLines: 0 },
+      logger: {
+        forComponent: (name) => {
+          const write = (formatter: string): void => { formatter.startsWith('%d more lines') || logged.push(name) }
+          const level = Object.assign(write, { enabled: true })
+
+          return Object.assign(level.bind(null), logger.forComponent(name), { enabled: true, error: level, trace: level }) as unknown as Logger
+        }
+      }
+    })
+    const alice = await createNode({ listen: [] })
+    await dial(alice, addressOf(bob))
+    const unlogged = (component: string): number => metrics.counters(`libp2p_psec_${component}_unlogged_lines_total`).count ?? 0
+    await eventually(() => unlogged('listener') > 0 && unlogged('upgrader') > 0)
+
+    expect(logged).to.not.include('libp2p:psec:listener')
+    expect(logged).to.not.include('libp2p:psec:upgrader')
   })
 })
 

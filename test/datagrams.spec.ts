@@ -1,4 +1,5 @@
 import { noise } from '@chainsafe/libp2p-noise'
+import { defaultLogger } from '@libp2p/logger'
 import { tcp } from '@libp2p/tcp'
 import { lpStream } from '@libp2p/utils'
 import { yamux } from '@libp2p/yamux'
@@ -16,9 +17,10 @@ import { createNode, stopNodes } from './fixtures/nodes.ts'
 import { plaintext } from './fixtures/plaintext-scheme.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
 import { describeSchemes, schemes } from './fixtures/schemes.ts'
-import type { DatagramFlow, Datagrams, PsecInit } from '../src/index.ts'
+import type { EarlyDatagramsInit } from '../src/datagrams/early-datagrams.ts'
+import type { DatagramFlow, Datagrams, DatagramsInit, PsecInit } from '../src/index.ts'
 import type { DatagramSession } from '../src/sessions.ts'
-import type { Connection, Libp2p, Stream, StreamCloseEvent } from '@libp2p/interface'
+import type { Connection, Libp2p, Logger, Stream, StreamCloseEvent } from '@libp2p/interface'
 
 const GAME = '/test/game/1.0.0'
 
@@ -63,11 +65,15 @@ describe('datagrams that overtake their control stream', () => {
   beforeEach(() => {
     clock = new MemoryClock()
     dropped = 0
-    early = new EarlyDatagrams(clock, 64, (datagrams) => { dropped += datagrams })
+    early = create({})
   })
 
+  function create (init: Partial<EarlyDatagramsInit>): EarlyDatagrams {
+    return new EarlyDatagrams({ maxEarlyDatagrams: 64, earlyTimeout: 1_000, onDrop: (datagrams) => { dropped += datagrams }, clock, ...init })
+  }
+
   it('are held as many as was said, the newest', () => {
-    early = new EarlyDatagrams(clock, 2, (datagrams) => { dropped += datagrams })
+    early = create({ maxEarlyDatagrams: 2 })
     early.hold(0, Uint8Array.of(1))
     early.hold(0, Uint8Array.of(2))
     early.hold(0, Uint8Array.of(3))
@@ -95,7 +101,16 @@ describe('datagrams that overtake their control stream', () => {
     expect(early.take(0)).to.deep.equal([Uint8Array.of(1)])
   })
 
-  it('are dropped after a second', async () => {
+  it('are dropped after the time that was said', async () => {
+    early = create({ earlyTimeout: 100 })
+    early.hold(0, Uint8Array.of(1))
+    await clock.advance(99)
+    expect(dropped).to.equal(0)
+    await clock.advance(1)
+    expect(dropped).to.equal(1)
+  })
+
+  it('are dropped each in its own time', async () => {
     early.hold(0, Uint8Array.of(1))
     await clock.advance(600)
     early.hold(0, Uint8Array.of(2))
@@ -151,7 +166,12 @@ describe('datagrams of a session', () => {
       abort: (err, code) => { aborted.push({ err, code }) },
       streamId: () => undefined
     }
-    flows = new SessionFlows(session, 64, () => {}, new MemoryClock())
+    flows = new SessionFlows({
+      session,
+      limits: { maxEarlyDatagrams: 64, earlyTimeout: 1_000, maxClosedFlows: 2 },
+      onClose: () => {},
+      clock: new MemoryClock()
+    })
   })
 
   it('end it with PROTOCOL_VIOLATION when too short for their control stream\'s id', () => {
@@ -179,6 +199,15 @@ describe('datagrams of a session', () => {
 
     expect(flows.dropped).to.deep.equal({ closed: 100, early: 0, invalid: 0, noListener: 0 })
     expect(aborted).to.be.empty()
+  })
+
+  it('are remembered to be over for as many control streams as was said, the latest', () => {
+    [4, 8, 12].forEach(id => { flows.refuse(id) })
+    flows.onDatagram(Uint8Array.of(12, 1))
+    flows.onDatagram(Uint8Array.of(8, 1))
+    expect(flows.dropped.closed).to.equal(2)
+    flows.onDatagram(Uint8Array.of(4, 1))
+    expect(flows.dropped.closed).to.equal(2)
   })
 
   it('may be empty', () => {
@@ -485,6 +514,24 @@ describeSchemes('a flow\'s send queue', ({ createNode }) => {
   })
 })
 
+describe('a limit of the datagrams service that is no number of things', () => {
+  const names: Array<keyof DatagramsInit> = [
+    'maxInboundFlows', 'maxOutboundFlows', 'negotiationTimeout', 'maxEarlyDatagrams', 'earlyTimeout', 'maxClosedFlows', 'closeTimeout', 'maxLogLines'
+  ]
+
+  for (const name of names) {
+    it(`is refused: ${name}`, () => {
+      const components: any = { logger: defaultLogger() }
+
+      for (const value of [-1, 0.5, NaN, 2 ** 32]) {
+        expect(() => datagrams({ [name]: value })(components)).to.throw(name).with.property('name', 'InvalidParametersError')
+      }
+
+      expect(() => datagrams({ [name]: 0 })(components)).to.not.throw()
+    })
+  }
+})
+
 describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) => {
   let alice: Pair['alice']
   let bob: Libp2p
@@ -613,6 +660,39 @@ describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) 
     await new Promise((resolve) => { stream.addEventListener('close', resolve) })
 
     expect(stream.status).to.equal('reset')
+  })
+
+  it('wait no longer for the other side of a control stream than told, and count that', async () => {
+    const { metrics, counters } = recordMetrics()
+    alice = await createNode({ metrics, services: { datagrams: datagrams({ closeTimeout: 100 }) } })
+    bob = await createNode()
+    const connection = await bob.dial(alice.getMultiaddrs())
+    const flows = await accept(alice)
+    const stream = await openControlStream(connection, GAME)
+    await eventually(() => flows.length === 1)
+    await flows[0].close()
+    await eventually(() => alice.getConnections()[0].streams.length === 0, 5_000)
+
+    expect(stream.writeStatus).to.equal('writable')
+    expect(counters('libp2p_datagrams_close_timeouts_total')).to.deep.equal({ count: 1 })
+  })
+
+  it('leave as many lines in the log as was said, and count the others', async () => {
+    const { metrics, counters } = recordMetrics()
+    const logger = defaultLogger()
+    const log = Object.assign(() => {}, logger.forComponent('test'), { enabled: true })
+    alice = await createNode({
+      metrics,
+      logger: { forComponent: (name) => name === 'libp2p:datagrams' ? log as unknown as Logger : logger.forComponent(name) },
+      services: { datagrams: datagrams({ maxLogLines: 1 }) }
+    })
+    bob = await createNode()
+    const connection = await bob.dial(alice.getMultiaddrs())
+    await openControlStream(connection, '/nobody/1.0.0')
+    await openControlStream(connection, '/nobody/1.0.0')
+    await eventually(() => counters('libp2p_datagrams_refused_flows_total').UnsupportedProtocolError === 2)
+
+    expect(counters('libp2p_datagrams_unlogged_lines_total')).to.deep.equal({ count: 1 })
   })
 
   it('need a transport that carries them', async () => {

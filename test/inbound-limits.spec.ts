@@ -19,7 +19,7 @@ import type { KeyType, PeerId } from '@libp2p/interface'
 const KEY_TYPES: KeyType[] = ['Ed25519', 'RSA', 'secp256k1']
 
 describe('inbound connections on their way', () => {
-  const roomy = { max: 8, maxPerPrefix: 8, validationThreshold: Infinity }
+  const roomy = { max: 8, maxPerPrefix: 8, maxUnproven: Infinity, validationThreshold: Infinity }
   let pending: PendingInbound
   let last: number
 
@@ -73,32 +73,17 @@ describe('inbound connections on their way', () => {
     expect(pending.refuses('192.0.2.9', false)).to.equal(undefined)
   })
 
-  it('leave half of the places to those who have proved their address', () => {
-    setup({ max: 8, validationThreshold: 2 })
+  it('leave the places that were said to those who have proved their address', () => {
+    setup({ max: 8, maxUnproven: 4 })
     add(3)
     expect(pending.refuses('192.0.2.1', false)).to.equal(undefined)
     add(1)
-    expect(pending.refuses('192.0.2.1', false)).to.equal('turned_away')
+    expect(pending.refuses('192.0.2.1', false)).to.equal('turned_away_unproven')
     expect(pending.refuses('192.0.2.1', true)).to.equal(undefined)
     add(3, true)
     expect(pending.refuses('192.0.2.1', true)).to.equal(undefined)
     add(1, true)
     expect(pending.refuses('192.0.2.1', true)).to.equal('turned_away')
-  })
-
-  it('leave fewer to them if the threshold is higher than half', () => {
-    setup({ max: 8, validationThreshold: 6 })
-    add(5)
-    expect(pending.refuses('192.0.2.1', false)).to.equal(undefined)
-    add(1)
-    expect(pending.refuses('192.0.2.1', false)).to.equal('turned_away')
-    expect(pending.refuses('192.0.2.1', true)).to.equal(undefined)
-  })
-
-  it('leave none to them if nobody can prove an address', () => {
-    setup({ max: 8, validationThreshold: Infinity })
-    add(7)
-    expect(pending.refuses('192.0.2.1', false)).to.equal(undefined)
   })
 
   it('put pressure on from the threshold on, until there are fewer than half as many', () => {
@@ -210,7 +195,7 @@ describe('answers that are prepared for a shield', () => {
     }
   }
 
-  async function prepare (init: Pick<PsecInit, 'schemes' | 'selectScheme'>, keyType: KeyType = 'Ed25519'): Promise<PreparedAnswers | undefined> {
+  async function prepare (init: Pick<PsecInit, 'schemes' | 'selectScheme' | 'maxPreparedNames'>, keyType: KeyType = 'Ed25519'): Promise<PreparedAnswers | undefined> {
     const privateKey = await generateKeyPair(keyType as 'Ed25519')
     const components = { privateKey, peerId: peerIdFromPrivateKey(privateKey), logger: defaultLogger() }
 
@@ -255,6 +240,14 @@ describe('answers that are prepared for a shield', () => {
 
     for (const other of [['/e'], ['/a', '/e'], ['/e', '/a'], ['/a', '/a'], names, []]) {
       expect(answerTo(prepared, peerId, other), other.join()).to.be.empty()
+    }
+  })
+
+  it('are for offers of as many schemes as was said', async () => {
+    const schemes = ['/a', '/b', '/c'].map(name => new ProvingScheme(name, validator))
+
+    for (const [maxPreparedNames, count] of [[0, 0], [1, 3], [2, 9], [9, 15]]) {
+      expect((await prepare({ schemes, maxPreparedNames }))?.answers).to.have.lengthOf(count)
     }
   })
 
@@ -333,7 +326,7 @@ describe('answers that are prepared for a shield', () => {
 })
 
 describe('a limit that is no number of things', () => {
-  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix', 'maxUnpreparedInbound', 'validationTimeout'] as const
+  const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'maxUnprovenInbound', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix', 'maxUnpreparedInbound', 'validationTimeout', 'maxRenewals', 'maxEarlyDatagrams', 'maxPreparedNames', 'maxLogLines', 'maxUnreadBytes', 'maxUnwantedBytes', 'maxHeldStreams', 'maxHeldDatagrams'] as const
   const bad = [-1, 1.5, NaN, Infinity, 2 ** 32, '8', {}] as number[]
   const good = [0, 1, 2 ** 32 - 1, undefined]
 

@@ -15,7 +15,7 @@ describe('the logger for what strangers can cause', () => {
     lines = []
     isEnabled = true
     silent = new Set()
-    log = limitLogger(recorder('base'), clock)
+    log = limitLogger(recorder('base'), { clock })
   })
 
   function recorder (name: string): Logger {
@@ -54,6 +54,17 @@ describe('the logger for what strangers can cause', () => {
     expect(lines.slice(50)).to.deep.equal(['base %d more lines were not logged 11', 'base next'])
     repeat(60, i => { log('line', i) })
     expect(lines).to.have.lengthOf(50 + 1 + 50)
+  })
+
+  it('lets as many lines through as was said, of each scope, and counts the others', () => {
+    let keptBack = 0
+    log = limitLogger(recorder('base'), { maxLines: 2, keptBack: { increment: () => { keptBack++ }, reset: () => {} }, clock })
+    const scope = log.newScope('scope')
+    repeat(3, i => { log('line', i) })
+    repeat(4, i => { scope.error('bad', i) })
+
+    expect(lines).to.have.lengthOf(4)
+    expect(keptBack).to.equal(3)
   })
 
   it('tells nothing if it kept nothing back', async () => {

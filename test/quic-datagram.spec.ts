@@ -5,8 +5,8 @@ import { eventually } from './fixtures/eventually.ts'
 import { SessionProbe } from './fixtures/probes.ts'
 import { createSessionPair } from './fixtures/session-pair.ts'
 import type { SessionPair } from './fixtures/session-pair.ts'
-import type { QuicDatagramInit } from '../src/schemes/quic-datagram/index.ts'
 import type { SecureSession } from '../src/schemes/index.ts'
+import type { QuicDatagramInit } from '../src/schemes/quic-datagram/index.ts'
 import type { UdpInit } from '../src/sockets/udp.ts'
 
 describe('what a session of QUIC DATAGRAM keeps', () => {

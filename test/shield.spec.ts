@@ -550,12 +550,23 @@ describe('strangers who have to prove their address', () => {
         await proposeFrom(bob, `127.2.${i}.1`, ['/stub'])
       }
 
-      await eventually(() => events(bob, 'turned_away') === 2)
+      await eventually(() => events(bob, 'turned_away_unproven') === 2)
       expect(pending(bob)).to.equal(4)
       expect(stub.responses).to.have.lengthOf(2)
 
       await expectEcho(await dial(await createNode({ listen: [], psec: { schemes: [quicDatagram()] } }), bob.address))
-      expect(events(bob, 'turned_away')).to.equal(2)
+      expect(events(bob, 'turned_away_unproven')).to.equal(2)
+    })
+
+    it('fill as much of the room as was said', async () => {
+      const stub = new StubScheme('/stub')
+      const bob = await createTarget({ schemes: [quicDatagram(), stub], maxUnprovenInbound: 1 })
+      await proposeFrom(bob, '127.2.1.1', ['/stub'])
+      await eventually(() => pending(bob) === 1)
+      await proposeFrom(bob, '127.2.2.1', ['/stub'])
+      await eventually(() => events(bob, 'turned_away_unproven') === 1)
+
+      expect(pending(bob)).to.equal(1)
     })
 
     it('come back from an address where they vanished, although the half that needs no proof is taken', async () => {
@@ -572,6 +583,7 @@ describe('strangers who have to prove their address', () => {
       await expectEcho(connection)
       await eventually(() => old.timeline.close != null)
       expect(events(bob, 'turned_away')).to.equal(0)
+      expect(events(bob, 'turned_away_unproven')).to.equal(0)
     })
 
     it('leave nothing behind when the node stops', async () => {

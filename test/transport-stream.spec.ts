@@ -202,6 +202,30 @@ describe('a session\'s stream as a libp2p stream', () => {
     expect(secure.calls).to.deep.equal(['closeRead'])
   })
 
+  it('holds the remote back, and tells it to stop, from as many bytes on as was said', async () => {
+    let unwanted = 0
+    stream = new PsecStream({
+      stream: secure,
+      session,
+      log: defaultLogger().forComponent('test'),
+      limits: { maxUnreadBytes: 2, maxUnwantedBytes: 3 },
+      onUnwanted: () => { unwanted++ }
+    })
+    stream.begin()
+    secure.handler.onData(new Uint8Array(2))
+    expect(secure.calls).to.be.empty()
+    secure.handler.onData(new Uint8Array(1))
+    expect(secure.calls).to.deep.equal(['pause'])
+
+    await stream.closeRead()
+    secure.handler.onData(new Uint8Array(3))
+    expect(unwanted).to.equal(0)
+    secure.handler.onData(new Uint8Array(1))
+    secure.handler.onData(new Uint8Array(1))
+    expect(secure.calls).to.deep.equal(['pause', 'resume', 'closeRead'])
+    expect(unwanted).to.equal(1)
+  })
+
   it('lets a remote that was held back go on to its end when reading is closed', async () => {
     stream.pause()
     await stream.closeRead()

@@ -1056,6 +1056,26 @@ describe('PSEC upgrader', () => {
   })
 
   describe('metrics', () => {
+    it('count proposals that get no answer, because they are repeated too soon', async () => {
+      const { metrics, counts } = stubMetrics()
+      const schemes = { alice: [new StubScheme(OTHER)], bob: [new StubScheme(OTHER)] }
+      const [alice, bob] = await Promise.all([createNode('alice', { schemes: schemes.alice }), createNode('bob', { schemes: schemes.bob, components: { metrics } })])
+      listen(alice)
+      listen(bob)
+      dial(alice, bob).catch(() => {})
+      dial(bob, alice).catch(() => {})
+      await clock.advance(0)
+      const [proposal] = frames('alice')
+      const before = counts.libp2p_psec_frames_total.propose_unanswered ?? 0
+
+      for (let i = 0; i < 3; i++) {
+        socketTo(alice, bob).send(proposal)
+      }
+
+      await clock.advance(0)
+      expect(counts.libp2p_psec_frames_total.propose_unanswered - before).to.equal(3)
+    })
+
     it('count frames by type and direction, and outcomes', async () => {
       const counted = { alice: stubMetrics(), bob: stubMetrics() }
       const [alice, bob] = await Promise.all([

@@ -3,6 +3,7 @@
 //! Its packets come as [`DtlsSession::handle_datagram`]; the rest is as [`Session`] says.
 
 mod association;
+mod flight;
 mod identity;
 mod message;
 mod record;
@@ -23,6 +24,7 @@ pub use self::identity::{DtlsIdentity, DtlsSettings};
 pub use self::record::{client_random, is_record};
 
 use self::association::{Association, Signal};
+use self::flight::Flight;
 use self::message::{Flag, MAX_PAYLOAD, Message};
 use self::record::server_random;
 use crate::command::Peer;
@@ -52,9 +54,6 @@ const MIN_FLIGHT: usize = 192 * 1024;
 /// How long the path's rate is measured at least, before anything is made of it.
 const RATE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The round trip time before one has been measured.
-const INITIAL_RTT: Duration = Duration::from_millis(100);
-
 /// Packets that may wait for the socket: then nothing more is made.
 const PACKET_BACKLOG: usize = 256;
 
@@ -66,7 +65,7 @@ const MAX_GOODBYES: u8 = 8;
 const MAX_RESTARTS: u8 = 4;
 
 /// How often a changed round trip time is worth telling.
-const RTT_GAIN: u32 = 8;
+const PATH_INTERVAL: Duration = Duration::from_millis(500);
 
 struct Stream {
     /// Bytes that JavaScript takes before it has to say `Consumed`; below zero after a message that had more.
@@ -214,10 +213,7 @@ pub struct DtlsSession {
     received_size: usize,
 
     heard_at: Option<Instant>,
-    probed_at: Option<Instant>,
-    heartbeat: u64,
-    rtt: Option<Duration>,
-    min_rtt: Option<Duration>,
+    flight: Flight,
     /// Bytes written to streams, those of them that had been acknowledged at the last look at the rate, and when that was.
     written: u64,
     acknowledged: u64,
@@ -226,7 +222,7 @@ pub struct DtlsSession {
     rate: f64,
     /// Whether SCTP may have something to send.
     is_due: bool,
-    is_path_told: bool,
+    path_told_at: Option<Instant>,
     scratch: Vec<u8>,
 }
 
@@ -303,16 +299,13 @@ impl DtlsSession {
             received: VecDeque::new(),
             received_size: 0,
             heard_at: None,
-            probed_at: None,
-            heartbeat: 0,
-            rtt: None,
-            min_rtt: None,
+            flight: Flight::default(),
             written: 0,
             acknowledged: 0,
             rated_at: None,
             rate: 0.0,
             is_due: false,
-            is_path_told: false,
+            path_told_at: None,
             scratch: vec![0; 2048],
         })
     }
@@ -503,7 +496,7 @@ impl DtlsSession {
         }
         self.association = Some(association);
         let local_key = self.identity.public_key_info().to_vec();
-        self.tell_path(out);
+        self.tell_path(now, out);
         out.push_notice(
             self.id,
             Notice::Secured {
@@ -525,11 +518,11 @@ impl DtlsSession {
         }
     }
 
-    fn tell_path(&mut self, out: &mut Events) {
+    fn tell_path(&mut self, now: Instant, out: &mut Events) {
         let size = self.packet_size - self.record_overhead() - 1;
-        let rtt = self.rtt.unwrap_or_default().as_micros() as u64;
+        let rtt = self.flight.rtt().unwrap_or_default().as_micros() as u64;
         out.push(Kind::Path, self.id, size as u64, rtt);
-        self.is_path_told = true;
+        self.path_told_at = self.flight.rtt().map(|_| now);
     }
 
     fn application_data(&mut self, now: Instant, data: &[u8], out: &mut Events, full: bool) {
@@ -541,7 +534,7 @@ impl DtlsSession {
                 };
                 self.is_due = true;
                 match association.handle_packet(now, data) {
-                    Some(Signal::Alive(number)) => self.heartbeat_answered(now, number),
+                    Some(Signal::Alive(number)) => self.flight.answered(number, now),
                     Some(Signal::Aborted(code)) => {
                         let message = format!("application error {code:#x}");
                         self.lose(CloseCause::RemoteError, message);
@@ -583,28 +576,14 @@ impl DtlsSession {
         }
     }
 
-    fn heartbeat_answered(&mut self, now: Instant, number: u64) {
-        let Some(probed_at) = self.probed_at.filter(|_| number == self.heartbeat) else {
-            return;
-        };
-        let sample = now.duration_since(probed_at);
-        self.min_rtt = Some(self.min_rtt.map_or(sample, |least| least.min(sample)));
-        self.rtt = Some(match self.rtt {
-            Some(rtt) => (rtt * (RTT_GAIN - 1) + sample) / RTT_GAIN,
-            None => sample,
-        });
-        self.is_path_told = false;
-    }
-
+    /// Something that the remote has to answer.
     fn send_heartbeat(&mut self, now: Instant) {
-        let number = self.heartbeat + 1;
+        let number = self.flight.mark(now);
         let packet = self
             .association
             .as_ref()
             .and_then(|it| it.heartbeat(number));
-        self.probed_at = Some(now);
         if let Some(packet) = packet {
-            self.heartbeat = number;
             self.send(&packet);
         }
     }
@@ -622,8 +601,14 @@ impl DtlsSession {
 
     /// It is over; JavaScript hears of it when the session is processed.
     fn lose(&mut self, cause: CloseCause, message: String) {
-        if !matches!(self.state, State::Closed) {
-            self.end.get_or_insert((cause, message));
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        // The DTLS library may tell that the remote has closed before it gives out why, which came in the same datagram.
+        let is_explained =
+            cause == CloseCause::RemoteError && matches!(self.end, Some((CloseCause::Remote, _)));
+        if self.end.is_none() || is_explained {
+            self.end = Some((cause, message));
         }
     }
 
@@ -754,7 +739,7 @@ impl DtlsSession {
             if self.writing.is_empty()
                 || self.packets.len() >= PACKET_BACKLOG
                 || association.unsent() >= SCTP_BACKLOG
-                || self.flight() >= self.max_flight()
+                || self.stream_flight() >= self.max_stream_flight()
             {
                 return;
             }
@@ -792,28 +777,28 @@ impl DtlsSession {
         written
     }
 
-    /// Bytes that were written and not acknowledged.
-    fn flight(&self) -> usize {
+    /// Bytes of streams that were written and not acknowledged.
+    fn stream_flight(&self) -> usize {
         self.unacknowledged.values().sum()
     }
 
     /// How many of them there may be: twice what the path holds. More would only wait on the way, and SCTP looks through all of
     /// them again and again.
-    fn max_flight(&self) -> usize {
-        let path = self.rate * self.min_rtt.unwrap_or(INITIAL_RTT).as_secs_f64();
+    fn max_stream_flight(&self) -> usize {
+        let path = self.rate * self.flight.min_rtt().as_secs_f64();
         (MIN_FLIGHT + 2 * path as usize).min(self.identity.settings.send_window)
     }
 
     /// Measure the rate at which what was written is acknowledged.
     fn rate(&mut self, now: Instant) {
-        let acknowledged = self.written - self.flight() as u64;
+        let acknowledged = self.written - self.stream_flight() as u64;
         let Some(rated_at) = self.rated_at else {
             self.rated_at = Some(now);
             self.acknowledged = acknowledged;
             return;
         };
         let interval = now.duration_since(rated_at);
-        if interval >= RATE_INTERVAL.max(self.min_rtt.unwrap_or(INITIAL_RTT)) {
+        if interval >= RATE_INTERVAL.max(self.flight.min_rtt()) {
             let sample = (acknowledged - self.acknowledged) as f64 / interval.as_secs_f64();
             // It may rise at once, and falls slowly: a pause of the writer's says nothing of the path.
             self.rate = sample.max(self.rate * 0.9);
@@ -1030,12 +1015,13 @@ impl DtlsSession {
         }
     }
 
-    fn send_datagrams(&mut self, out: &mut Events) {
+    fn send_datagrams(&mut self, now: Instant, out: &mut Events) {
         let mut sent = 0;
         let mut dropped = 0;
         let most = self.packet_size - self.record_overhead() - 1;
         let mut data = Vec::with_capacity(self.packet_size);
         while self.packets.len() < PACKET_BACKLOG
+            && self.flight.has_room()
             && let Some(payload) = self.datagrams.pop_front()
         {
             sent += payload.len() as u64;
@@ -1047,6 +1033,10 @@ impl DtlsSession {
             data.push(DATAGRAM);
             data.extend_from_slice(&payload);
             self.send(&data);
+            self.flight.sent(data.len());
+            if self.is_associated && self.flight.wants_mark() {
+                self.send_heartbeat(now);
+            }
             self.take_packets();
         }
         if sent > 0 || dropped > 0 {
@@ -1154,7 +1144,7 @@ impl DtlsSession {
     }
 
     fn next_probe(&self) -> Option<Instant> {
-        let last = self.probed_at.max(self.heard_at)?;
+        let last = self.flight.marked_at().max(self.heard_at)?;
         Some(last + self.identity.settings.keep_alive)
     }
 
@@ -1207,6 +1197,7 @@ impl Session for DtlsSession {
             association.handle_timeout(now);
             self.is_due = true;
         }
+        self.flight.handle_timeout(now);
         self.keep_alive(now);
     }
 
@@ -1224,10 +1215,16 @@ impl Session for DtlsSession {
             .association
             .as_ref()
             .and_then(Association::poll_timeout);
-        [self.dtls_timeout, association, idle, self.next_probe()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.dtls_timeout,
+            association,
+            self.flight.poll_timeout(),
+            idle,
+            self.next_probe(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn process(
@@ -1247,7 +1244,7 @@ impl Session for DtlsSession {
             self.association_event(now, event, out, full);
         }
         self.write_streams(now, out);
-        self.send_datagrams(out);
+        self.send_datagrams(now, out);
         self.take_packets();
         if let Some((cause, message)) = self.end.take() {
             self.read_all(out);
@@ -1257,8 +1254,9 @@ impl Session for DtlsSession {
             self.tell_closed(now, cause, message, out);
             return;
         }
-        if !self.is_path_told && matches!(self.state, State::Secured) {
-            self.tell_path(out);
+        let is_path_known = matches!(self.state, State::Secured) && self.flight.rtt().is_some();
+        if is_path_known && self.path_told_at.is_none_or(|at| now >= at + PATH_INTERVAL) {
+            self.tell_path(now, out);
         }
         self.close_if_delivered(now, out);
     }

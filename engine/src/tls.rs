@@ -127,8 +127,11 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// How many verified certificates are remembered until their handshake is done.
+/// How many verified certificates are remembered until their handshake is done, so that they need not be verified once more then.
 const MAX_VERIFIED: usize = 256;
+
+/// The largest that is remembered, in bytes: that of any honest peer. A remote may show one of 64 KiB, and end the handshake there.
+const MAX_REMEMBERED: usize = 4096;
 
 /// Seed the process's random number generator, which takes tens of milliseconds (it gathers entropy from the processor's
 /// jitter), on a thread of its own: the first handshake need not wait for it.
@@ -151,7 +154,7 @@ impl Libp2pVerifier {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         match verified.iter().position(|(known, _)| known == certificate) {
             Some(index) => verified.remove(index).map(|(_, peer)| peer),
-            // Pushed out by others meanwhile.
+            // Pushed out by others meanwhile, or too large.
             None => Some(certificate::parse(certificate).ok()?.peer_id()),
         }
     }
@@ -164,6 +167,9 @@ impl Libp2pVerifier {
         }
         // Checks the validity period, the self-signature, and the identity key's signature in the extension.
         let peer = certificate::parse(end_entity)?.peer_id();
+        if end_entity.len() > MAX_REMEMBERED {
+            return Ok(());
+        }
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         if verified.len() >= MAX_VERIFIED {
             verified.pop_front();

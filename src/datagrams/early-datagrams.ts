@@ -1,11 +1,24 @@
 import type { Cancel, Clock } from '../clock.ts'
 
-/**
- * The draft: "on the order of a round trip". A second is a long round trip.
- */
-const MAX_AGE = 1_000
-
 const BYTES_PER_DATAGRAM = 1024
+
+export interface EarlyDatagramsInit {
+  /**
+   * How many there is room for, of 1 KiB each on average
+   */
+  maxEarlyDatagrams: number
+
+  /**
+   * How long each is held, in milliseconds
+   */
+  earlyTimeout: number
+
+  /**
+   * Told how many were dropped, for want of room or of a control stream
+   */
+  onDrop (datagrams: number): void
+  clock: Clock
+}
 
 interface EarlyDatagram {
   id: number
@@ -17,24 +30,15 @@ interface EarlyDatagram {
  * Datagrams that overtook the control stream of their flow, held for a short while; the oldest are dropped first
  */
 export class EarlyDatagrams {
-  readonly #clock: Clock
-  readonly #maxDatagrams: number
+  readonly #init: EarlyDatagramsInit
   readonly #maxBytes: number
-  readonly #onDrop: (datagrams: number) => void
   #held: EarlyDatagram[] = []
   #bytes = 0
   #cancelTimer?: Cancel
 
-  /**
-   * @param clock
-   * @param maxDatagrams - how many there is room for, of 1 KiB each on average
-   * @param onDrop - told how many were dropped, for want of room or of a control stream
-   */
-  constructor (clock: Clock, maxDatagrams: number, onDrop: (datagrams: number) => void) {
-    this.#clock = clock
-    this.#maxDatagrams = maxDatagrams
-    this.#maxBytes = maxDatagrams * BYTES_PER_DATAGRAM
-    this.#onDrop = onDrop
+  constructor (init: EarlyDatagramsInit) {
+    this.#init = init
+    this.#maxBytes = init.maxEarlyDatagrams * BYTES_PER_DATAGRAM
   }
 
   /**
@@ -42,14 +46,14 @@ export class EarlyDatagrams {
    */
   hold (id: number, data: Uint8Array): void {
     if (data.byteLength > this.#maxBytes) {
-      this.#onDrop(1)
+      this.#init.onDrop(1)
       return
     }
 
-    this.#held.push({ id, due: this.#clock.now() + MAX_AGE, data: data.slice() })
+    this.#held.push({ id, due: this.#init.clock.now() + this.#init.earlyTimeout, data: data.slice() })
     this.#bytes += data.byteLength
 
-    while (this.#held.length > this.#maxDatagrams || this.#bytes > this.#maxBytes) {
+    while (this.#held.length > this.#init.maxEarlyDatagrams || this.#bytes > this.#maxBytes) {
       this.#dropOldest()
     }
 
@@ -87,7 +91,7 @@ export class EarlyDatagrams {
 
     if (oldest != null) {
       this.#bytes -= oldest.data.byteLength
-      this.#onDrop(1)
+      this.#init.onDrop(1)
     }
   }
 
@@ -99,13 +103,13 @@ export class EarlyDatagrams {
       this.#cancelTimer?.()
       this.#cancelTimer = undefined
     } else {
-      this.#cancelTimer ??= this.#clock.schedule(() => { this.#expire() }, this.#held[0].due - this.#clock.now())
+      this.#cancelTimer ??= this.#init.clock.schedule(() => { this.#expire() }, this.#held[0].due - this.#init.clock.now())
     }
   }
 
   #expire (): void {
     this.#cancelTimer = undefined
-    const now = this.#clock.now()
+    const now = this.#init.clock.now()
 
     while (this.#held.length > 0 && this.#held[0].due <= now) {
       this.#dropOldest()

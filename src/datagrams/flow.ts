@@ -9,9 +9,6 @@ import type { DatagramSession } from '../sessions.ts'
 import type { AbortOptions, Connection, EventHandler, PeerId, Stream } from '@libp2p/interface'
 import type { Uint8ArrayList } from 'uint8arraylist'
 
-/** How long the remote may leave its side of the control stream open after we have closed ours, in milliseconds */
-const CLOSE_TIMEOUT = 10_000
-
 export interface ControlledFlowInit {
   protocol: string
   connection: Connection
@@ -22,6 +19,16 @@ export interface ControlledFlowInit {
    */
   stream: Stream
   streamId: number
+
+  /**
+   * How long the remote may leave its side of the control stream open after we have closed ours, in milliseconds
+   */
+  closeTimeout: number
+
+  /**
+   * It has left it open for longer
+   */
+  onCloseTimeout? (): void
 }
 
 /**
@@ -35,6 +42,8 @@ export class ControlledFlow extends TypedEventEmitter<DatagramFlowEvents> implem
   readonly #session: DatagramSession
   readonly #stream: Stream
   readonly #prefix: Uint8Array
+  readonly #closeTimeout: number
+  readonly #onCloseTimeout?: () => void
   #sent = 0
   #received = 0
   #status: 'open' | 'closed' = 'open'
@@ -51,6 +60,8 @@ export class ControlledFlow extends TypedEventEmitter<DatagramFlowEvents> implem
     this.#session = init.session
     this.#stream = init.stream
     this.#prefix = encode(init.streamId)
+    this.#closeTimeout = init.closeTimeout
+    this.#onCloseTimeout = init.onCloseTimeout
 
     // the draft knows no other use for the control stream: what comes on it is nobody's
     this.#stream.addEventListener('message', ignore)
@@ -227,8 +238,9 @@ export class ControlledFlow extends TypedEventEmitter<DatagramFlowEvents> implem
     }
 
     const timeout = setTimeout(() => {
+      this.#onCloseTimeout?.()
       this.#stream.abort(new StreamStateError('The remote did not close its side of the datagram flow'))
-    }, CLOSE_TIMEOUT)
+    }, this.#closeTimeout)
     timeout.unref()
     this.#stream.addEventListener('close', () => { clearTimeout(timeout) }, { once: true })
   }

@@ -15,6 +15,9 @@ import type { Uint8ArrayList } from 'uint8arraylist'
 
 export type { DatagramEvent }
 
+/**
+ * Each is a whole number of 0 or more, else `InvalidParametersError`
+ */
 export interface DatagramsInit {
   /**
    * How many flows the remote of a connection may have open at a time, of all protocols together
@@ -38,12 +41,41 @@ export interface DatagramsInit {
   negotiationTimeout?: number
 
   /**
-   * How many datagrams of a connection that overtook their control stream are held for it, for a second, and of 1 KiB each on average;
-   * the oldest make room
+   * How many datagrams of a connection that overtook their control stream are held for it, of 1 KiB each on average; the oldest make
+   * room
    *
    * @default 64
    */
   maxEarlyDatagrams?: number
+
+  /**
+   * How long they are held, in milliseconds. The draft: on the order of a round trip.
+   *
+   * @default 1000
+   */
+  earlyTimeout?: number
+
+  /**
+   * How many control streams of a connection that are over are remembered, so that what still arrives for them does not take the room
+   * of datagrams whose control stream is about to come; the oldest make room
+   *
+   * @default 64
+   */
+  maxClosedFlows?: number
+
+  /**
+   * How long the remote may leave its side of a control stream open after this side was closed, in milliseconds, before it is reset
+   *
+   * @default 10_000
+   */
+  closeTimeout?: number
+
+  /**
+   * How many lines a second remotes may cause in the log; more are kept back, and counted
+   *
+   * @default 50
+   */
+  maxLogLines?: number
 }
 
 export interface DatagramsComponents {
@@ -169,7 +201,8 @@ export interface Datagrams {
   /**
    * Take the flows of an application protocol
    *
-   * @throws {InvalidParametersError} if there is a handler for it already, or if the id is not 1 to 1,024 bytes
+   * @throws {InvalidParametersError} if there is a handler for it already, if the id is not 1 to 1,024 bytes, or the limit no
+   * number of things
    */
   handle (protocol: string, handler: DatagramFlowHandler, options?: HandleOptions): Promise<void>
 

@@ -3,15 +3,16 @@ import { lpStream } from '@libp2p/utils'
 import { setMaxListeners } from 'main-event'
 import * as varint from 'uint8-varint'
 import { Uint8ArrayList } from 'uint8arraylist'
+import { checkLimits, MAX_TIMEOUT } from '../check-limits.ts'
 import { DatagramsUnsupportedError, SessionClosedError } from '../errors.ts'
-import { limitLogger } from '../limit-logger.ts'
+import { DEFAULT_MAX_LINES, limitLogger } from '../limit-logger.ts'
 import { quote } from '../quote.ts'
 import { findSession, setDatagramService } from '../sessions.ts'
 import { ControlledFlow } from './flow.ts'
 import { SessionFlows } from './session-flows.ts'
 import type { DatagramFlow, DatagramFlowHandler, Datagrams, DatagramsComponents, DatagramsInit, HandleOptions } from './index.ts'
 import type { SessionRecord } from '../sessions.ts'
-import type { AbortOptions, Connection, CounterGroup, Logger, PeerId, Startable, Stream } from '@libp2p/interface'
+import type { AbortOptions, Connection, Counter, CounterGroup, Logger, PeerId, Startable, Stream } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 
 /**
@@ -28,6 +29,11 @@ const DEFAULT_NEGOTIATION_TIMEOUT = 5_000
 
 /** Some tens of milliseconds of a busy flow */
 const DEFAULT_MAX_EARLY_DATAGRAMS = 64
+
+/** A long round trip */
+const DEFAULT_EARLY_TIMEOUT = 1_000
+const DEFAULT_MAX_CLOSED_FLOWS = 64
+const DEFAULT_CLOSE_TIMEOUT = 10_000
 
 interface FlowHandlerRecord {
   handler: DatagramFlowHandler
@@ -51,17 +57,18 @@ export class DatagramsService implements Datagrams, Startable {
   /** What they have lost before it got to any flow, or after */
   readonly #droppedBySessions: Record<string, number> = {}
   readonly #refused?: CounterGroup
+  readonly #closeTimeouts?: Counter
   #started = false
 
   constructor (components: DatagramsComponents, init: DatagramsInit) {
     this.#components = components
-    this.#init = {
-      maxInboundFlows: init.maxInboundFlows ?? DEFAULT_MAX_FLOWS,
-      maxOutboundFlows: init.maxOutboundFlows ?? DEFAULT_MAX_FLOWS,
-      negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT,
-      maxEarlyDatagrams: init.maxEarlyDatagrams ?? DEFAULT_MAX_EARLY_DATAGRAMS
-    }
-    this.#log = limitLogger(components.logger.forComponent('libp2p:datagrams'))
+    this.#init = withDefaults(init)
+    this.#log = limitLogger(components.logger.forComponent('libp2p:datagrams'), {
+      maxLines: this.#init.maxLogLines,
+      keptBack: components.metrics?.registerCounter('libp2p_datagrams_unlogged_lines_total', {
+        help: 'Total count of lines that the datagrams service would have logged if there had not been so many'
+      })
+    })
 
     components.metrics?.registerMetricGroup('libp2p_datagrams_flows', {
       label: 'direction',
@@ -81,6 +88,9 @@ export class DatagramsService implements Datagrams, Startable {
     this.#refused = components.metrics?.registerCounterGroup('libp2p_datagrams_refused_flows_total', {
       label: 'error',
       help: 'Total count of inbound datagram flows that were not taken, or failed at once, by the name of the error'
+    })
+    this.#closeTimeouts = components.metrics?.registerCounter('libp2p_datagrams_close_timeouts_total', {
+      help: 'Total count of datagram flows whose control stream was reset because the remote did not close its side in time'
     })
   }
 
@@ -121,15 +131,13 @@ export class DatagramsService implements Datagrams, Startable {
 
   async handle (protocol: string, handler: DatagramFlowHandler, options: HandleOptions = {}): Promise<void> {
     encodeProtocol(protocol)
+    const { maxInboundFlows } = checkLimits('datagrams', { maxInboundFlows: options.maxInboundFlows ?? DEFAULT_MAX_FLOWS_OF_PROTOCOL })
 
     if (this.#handlers.has(protocol) && options.force !== true) {
       throw new InvalidParametersError(`There is a handler for flows of ${protocol} already, unhandle it first or pass force`)
     }
 
-    this.#handlers.set(protocol, {
-      handler,
-      maxInboundFlows: options.maxInboundFlows ?? DEFAULT_MAX_FLOWS_OF_PROTOCOL
-    })
+    this.#handlers.set(protocol, { handler, maxInboundFlows })
   }
 
   async unhandle (protocol: string): Promise<void> {
@@ -161,7 +169,7 @@ export class DatagramsService implements Datagrams, Startable {
     let flows = this.#sessions.get(session)
 
     if (flows == null) {
-      flows = new SessionFlows(session, this.#init.maxEarlyDatagrams, () => { this.#onSessionOver(session) })
+      flows = new SessionFlows({ session, limits: this.#init, onClose: () => { this.#onSessionOver(session) } })
 
       // one that is over will not say so again
       if (session.status !== 'closed') {
@@ -210,7 +218,15 @@ export class DatagramsService implements Datagrams, Startable {
       throw new DatagramsUnsupportedError('The control stream is not one of the session\'s own, so that its id is not known')
     }
 
-    const flow = new ControlledFlow({ protocol, connection, session, stream, streamId })
+    const flow = new ControlledFlow({
+      protocol,
+      connection,
+      session,
+      stream,
+      streamId,
+      closeTimeout: this.#init.closeTimeout,
+      onCloseTimeout: () => { this.#closeTimeouts?.increment() }
+    })
     this.attach(session).add(streamId, flow)
     stream.log('datagram flow of %s opened', protocol)
 
@@ -307,6 +323,23 @@ export class DatagramsService implements Datagrams, Startable {
     }
 
     return counts
+  }
+}
+
+function withDefaults (init: DatagramsInit): Required<DatagramsInit> {
+  return {
+    ...checkLimits('datagrams', {
+      maxInboundFlows: init.maxInboundFlows ?? DEFAULT_MAX_FLOWS,
+      maxOutboundFlows: init.maxOutboundFlows ?? DEFAULT_MAX_FLOWS,
+      maxEarlyDatagrams: init.maxEarlyDatagrams ?? DEFAULT_MAX_EARLY_DATAGRAMS,
+      maxClosedFlows: init.maxClosedFlows ?? DEFAULT_MAX_CLOSED_FLOWS,
+      maxLogLines: init.maxLogLines ?? DEFAULT_MAX_LINES
+    }),
+    ...checkLimits('datagrams', {
+      negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT,
+      earlyTimeout: init.earlyTimeout ?? DEFAULT_EARLY_TIMEOUT,
+      closeTimeout: init.closeTimeout ?? DEFAULT_CLOSE_TIMEOUT
+    }, MAX_TIMEOUT)
   }
 }
 

@@ -3,16 +3,23 @@ import { realClock } from '../clock.ts'
 import { EarlyDatagrams } from './early-datagrams.ts'
 import { decode, prefixLength } from './quic-varint.ts'
 import type { ControlledFlow } from './flow.ts'
+import type { DatagramsInit } from './index.ts'
+import type { Clock } from '../clock.ts'
 import type { DatagramReceiver, DatagramSession } from '../sessions.ts'
 
 /** RFC 9000, section 20.1: PROTOCOL_VIOLATION is 0xa there, the libp2p draft names this application error code */
 const PROTOCOL_VIOLATION = 0x1003
 
-/**
- * How many control streams that are over are remembered, so that what still arrives for them does not take the room of
- * datagrams whose control stream is about to come
- */
-const MAX_CLOSED = 64
+export interface SessionFlowsInit {
+  session: DatagramSession
+  limits: Pick<Required<DatagramsInit>, 'maxEarlyDatagrams' | 'earlyTimeout' | 'maxClosedFlows'>
+
+  /**
+   * The session is over
+   */
+  onClose (): void
+  clock?: Clock
+}
 
 /**
  * What the flows of one session lost, beside what each flow counts
@@ -38,12 +45,14 @@ export class SessionFlows implements DatagramReceiver {
   readonly #early: EarlyDatagrams
   /** In the order in which they closed */
   readonly #closed = new Set<number>()
+  readonly #maxClosed: number
   readonly #onClose: () => void
 
-  constructor (session: DatagramSession, maxEarlyDatagrams: number, onClose: () => void, clock = realClock) {
+  constructor ({ session, limits, onClose, clock = realClock }: SessionFlowsInit) {
     this.session = session
+    this.#maxClosed = limits.maxClosedFlows
     this.#onClose = onClose
-    this.#early = new EarlyDatagrams(clock, maxEarlyDatagrams, (datagrams) => { this.#dropped.early += datagrams })
+    this.#early = new EarlyDatagrams({ ...limits, onDrop: (datagrams) => { this.#dropped.early += datagrams }, clock })
   }
 
   /**
@@ -160,7 +169,7 @@ export class SessionFlows implements DatagramReceiver {
     this.#closed.add(id)
     this.#dropped.closed += this.#early.take(id).length
 
-    if (this.#closed.size > MAX_CLOSED) {
+    if (this.#closed.size > this.#maxClosed) {
       const [oldest] = this.#closed
       this.#closed.delete(oldest)
     }

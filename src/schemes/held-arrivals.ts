@@ -5,6 +5,8 @@ export interface HeldArrivalsInit {
   maxDatagrams: number
 }
 
+export const DEFAULT_HELD_ARRIVALS: HeldArrivalsInit = { maxStreams: 256, maxDatagrams: 64 }
+
 /**
  * Streams and datagrams of a session that come before anybody listens (`SecureSession.start`): as many as may be are held, more
  * are reset or dropped, and counted. From `start` on everything is passed on at once.

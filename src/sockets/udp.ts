@@ -4,6 +4,7 @@
 import { isIP, isIPv6, SocketAddress } from 'node:net'
 import { InvalidParametersError } from '@libp2p/interface'
 import { TypedEventEmitter } from 'main-event'
+import { checkLimits } from '../check-limits.ts'
 import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
@@ -342,23 +343,22 @@ export function udp (init: UdpInit = {}): PacketEndpointFactory {
 export const udpEndpoints = udp()
 
 function nativeLimits (init: UdpInit): NativeLimits {
-  const limit = (name: keyof UdpInit): number => {
-    const value = init[name] ?? DEFAULTS[name]
-
-    if (!Number.isInteger(value) || value < 0 || value > 0xffffffff) {
-      throw new InvalidParametersError(`udp: ${name} has to be an integer from 0 to 4294967295, not ${value}`)
-    }
-
-    return value
-  }
+  const limits = checkLimits('udp', {
+    maxWaitingDatagrams: init.maxWaitingDatagrams ?? DEFAULTS.maxWaitingDatagrams,
+    maxStrangers: init.maxStrangers ?? DEFAULTS.maxStrangers,
+    maxStrangerDatagrams: init.maxStrangerDatagrams ?? DEFAULTS.maxStrangerDatagrams,
+    maxQueuedAnswers: init.maxQueuedAnswers ?? DEFAULTS.maxQueuedAnswers,
+    maxWaitingBytes: init.maxWaitingBytes ?? DEFAULTS.maxWaitingBytes,
+    socketBuffer: init.socketBuffer ?? DEFAULTS.socketBuffer
+  })
 
   return {
-    waiting: limit('maxWaitingDatagrams'),
-    strangers: limit('maxStrangers'),
-    strangerDatagrams: limit('maxStrangerDatagrams'),
-    responses: limit('maxQueuedAnswers'),
-    waitingBytes: limit('maxWaitingBytes'),
-    socketBuffer: limit('socketBuffer')
+    waiting: limits.maxWaitingDatagrams,
+    strangers: limits.maxStrangers,
+    strangerDatagrams: limits.maxStrangerDatagrams,
+    responses: limits.maxQueuedAnswers,
+    waitingBytes: limits.maxWaitingBytes,
+    socketBuffer: limits.socketBuffer
   }
 }
 

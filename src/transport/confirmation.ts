@@ -5,6 +5,7 @@ import { ConfirmationFailedError, DowngradeDetectedError } from '../errors.ts'
 import { InspectedSession } from './inspected-session.ts'
 import type { Clock } from '../clock.ts'
 import type { ConfirmPolicy, Transcript } from '../confirm/index.ts'
+import type { HeldArrivalsInit } from '../schemes/held-arrivals.ts'
 import type { ChannelBinding, SecureSession, SecureStream } from '../schemes/index.ts'
 import type { SecuredSocket } from '../upgrader/index.ts'
 import type { PeerId, PrivateKey } from '@libp2p/interface'
@@ -38,6 +39,11 @@ export interface ConfirmationInit {
   timeout: number
 
   /**
+   * Bounds on what is held until the session is handed on
+   */
+  held: HeldArrivalsInit
+
+  /**
    * What the remote sent does not fit. Called before the session closes: nobody is to use it any more.
    */
   onRefused (err: Error): void
@@ -63,12 +69,13 @@ export class Confirmation {
   readonly #inbound = Promise.withResolvers<{ stream: SecureStream, headerAnswered: boolean }>()
 
   constructor (init: ConfirmationInit) {
-    const { secured: { session, negotiation }, policy } = init
+    const { secured: { session, negotiation }, policy, held } = init
     this.#init = init
 
     if (policy !== 'off' && session.binding != null && negotiation.role === 'responder') {
       this.#inspected = new InspectedSession({
         session,
+        held,
         onConfirmStream: (stream, headerAnswered) => { this.#inbound.resolve({ stream, headerAnswered }) },
         onClose: () => { this.#controller.abort(interrupted()) }
       })

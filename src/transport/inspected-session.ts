@@ -1,17 +1,17 @@
 import { Preface } from '../confirm/index.ts'
+import { HeldArrivals } from '../schemes/held-arrivals.ts'
 import { PeekedStream } from './peeked-stream.ts'
+import type { HeldArrivalsInit } from '../schemes/held-arrivals.ts'
 import type { ChannelBinding, SecureSession, SecureSessionHandler, SecureStream } from '../schemes/index.ts'
 import type { AbortOptions, PeerId } from '@libp2p/interface'
 
-/**
- * How many streams and datagrams are held for whoever gets the session after its confirmation; more are reset or dropped. A
- * scheme's own bounds on what comes before `start` are of this kind.
- */
-const MAX_HELD_STREAMS = 256
-const MAX_HELD_DATAGRAMS = 64
-
 export interface InspectedSessionInit {
   session: SecureSession
+
+  /**
+   * Bounds on what is held for whoever gets the session; that of streams is one on those whose beginning is looked at, too
+   */
+  held: HeldArrivalsInit
 
   /**
    * The remote's confirm stream, not started. Called once at most. Without `headerAnswered` it expects multistream-select's header.
@@ -33,16 +33,15 @@ export class InspectedSession implements SecureSession {
   readonly #init: InspectedSessionInit
   readonly #session: SecureSession
   readonly #undecided = new Set<PeekedStream>()
+  readonly #held: HeldArrivals
   #inspecting = true
   #handler?: SecureSessionHandler
-  #heldStreams: SecureStream[] = []
-  #heldDatagrams: Uint8Array[] = []
-  #droppedHere = 0
   #end?: { err?: Error }
 
   constructor (init: InspectedSessionInit) {
     this.#init = init
     this.#session = init.session
+    this.#held = new HeldArrivals(init.held)
   }
 
   /**
@@ -51,7 +50,7 @@ export class InspectedSession implements SecureSession {
   inspect (): void {
     this.#session.start({
       onStream: (stream) => { this.#onStream(stream) },
-      onDatagram: (payload) => { this.#onDatagram(payload) },
+      onDatagram: (payload) => { this.#held.onDatagram(payload) },
       onDatagramDrain: () => { this.#handler?.onDatagramDrain() },
       onClose: (err) => {
         this.#end = { err }
@@ -98,20 +97,18 @@ export class InspectedSession implements SecureSession {
 
   get droppedDatagrams (): Readonly<Record<string, number>> {
     const dropped = this.#session.droppedDatagrams
+    const droppedHere = this.#held.droppedDatagrams
 
-    return this.#droppedHere === 0 ? dropped : { ...dropped, receiveQueueFull: (dropped.receiveQueueFull ?? 0) + this.#droppedHere }
+    return droppedHere === 0 ? dropped : { ...dropped, receiveQueueFull: (dropped.receiveQueueFull ?? 0) + droppedHere }
+  }
+
+  get refusedStreams (): number {
+    return (this.#session.refusedStreams ?? 0) + this.#held.refusedStreams
   }
 
   start (handler: SecureSessionHandler): void {
     this.#handler = handler
-
-    for (const stream of this.#heldStreams.splice(0)) {
-      handler.onStream(stream)
-    }
-
-    for (const payload of this.#heldDatagrams.splice(0)) {
-      handler.onDatagram(payload)
-    }
+    this.#held.start(handler)
 
     if (this.#end != null) {
       handler.onClose(this.#end.err)
@@ -136,12 +133,12 @@ export class InspectedSession implements SecureSession {
 
   #onStream (stream: SecureStream): void {
     if (!this.#inspecting) {
-      this.#handOn(stream)
+      this.#held.onStream(stream)
       return
     }
 
-    if (this.#undecided.size >= MAX_HELD_STREAMS) {
-      stream.reset()
+    if (this.#undecided.size >= this.#init.held.maxStreams) {
+      this.#held.refuse(stream)
       return
     }
 
@@ -160,28 +157,7 @@ export class InspectedSession implements SecureSession {
       this.#init.onConfirmStream(stream, preface.headerAnswered)
       this.endInspection()
     } else {
-      this.#handOn(stream)
-    }
-  }
-
-  #handOn (stream: SecureStream): void {
-    if (this.#handler != null) {
-      this.#handler.onStream(stream)
-    } else if (this.#heldStreams.length < MAX_HELD_STREAMS) {
-      this.#heldStreams.push(stream)
-    } else {
-      stream.reset()
-    }
-  }
-
-  #onDatagram (payload: Uint8Array): void {
-    if (this.#handler != null) {
-      this.#handler.onDatagram(payload)
-    } else if (this.#heldDatagrams.length < MAX_HELD_DATAGRAMS) {
-      // a view may keep a large buffer alive
-      this.#heldDatagrams.push(payload.slice())
-    } else {
-      this.#droppedHere++
+      this.#held.onStream(stream)
     }
   }
 }

@@ -13,7 +13,7 @@ import { TokenBucket } from './token-bucket.ts'
 import type { ConfirmationOutcome } from './confirmation.ts'
 import type { PsecMetrics } from './metrics.ts'
 import type { ConfirmPolicy } from '../confirm/index.ts'
-import type { PsecDialOptions } from '../index.ts'
+import type { PsecDialOptions, SessionLimits } from '../index.ts'
 import type { SecureSession } from '../schemes/index.ts'
 import type { ConnectionNegotiation } from '../sessions.ts'
 import type { PacketSocket } from '../sockets/index.ts'
@@ -39,6 +39,8 @@ export interface LinkContext {
    * In milliseconds
    */
   confirmTimeout: number
+  maxRenewals: number
+  limits: Required<SessionLimits>
 }
 
 export interface LinkDialOptions extends PsecDialOptions {
@@ -67,10 +69,10 @@ export interface LinkAcceptOptions {
 const SUPPLANTED = 0x1004
 
 /**
- * How often the remote may propose afresh: more than anybody does who came back or dials again, and far less than who forges its
- * address could. Each costs a handshake.
+ * How often the remote may propose afresh in the long run, a second, for each time at once. By default that is more than anybody does
+ * who came back or dials again, and far less than who forges its address could.
  */
-const RENEWALS = { burst: 8, perSecond: 2 }
+const RENEWALS_PER_SECOND = 1 / 4
 
 /**
  * A secured socket whose negotiation is being confirmed
@@ -117,12 +119,13 @@ export class Link {
   #connection?: Promise<Connection>
   #maConn?: PsecConnection
   #connected = false
+  #refusedStreams = 0
   /** Why a session that was secured must not be used */
   #refused?: Error
 
   constructor (socket: PacketSocket, context: LinkContext, predecessor?: Link) {
     this.socket = socket
-    this.renewals = predecessor?.renewals ?? new TokenBucket(RENEWALS)
+    this.renewals = predecessor?.renewals ?? new TokenBucket({ burst: context.maxRenewals, perSecond: context.maxRenewals * RENEWALS_PER_SECOND })
     this.#context = context
     this.#predecessor = predecessor
     predecessor?.socket.addEventListener('close', () => { this.#predecessor = undefined }, { once: true })
@@ -203,7 +206,7 @@ export class Link {
    * Close the connection, or abort what is on its way to one; resolves when the socket is closed
    */
   async close (options: Required<AbortOptions>): Promise<void> {
-    const err = new SessionFailedError('The local port was closed')
+    const err = new SessionFailedError('The local port was closed', 'local')
 
     if (!this.#connected || this.#maConn == null) {
       this.#end(err)
@@ -293,6 +296,8 @@ export class Link {
   #onSecured (secured: SecuredSocket): ConfirmableSocket {
     if (this.#secured == null) {
       this.#secured = this.#confirm(secured)
+      this.#secured.outcome.finally(() => { this.#countRefusedStreams() })
+      this.socket.addEventListener('close', () => { this.#countRefusedStreams() }, { once: true })
       this.#firstSecured.resolve(this.#secured)
       this.#predecessor?.supersede(this)
     }
@@ -304,7 +309,7 @@ export class Link {
    * Have both sides prove what they saw of the negotiation
    */
   #confirm (secured: SecuredSocket): ConfirmableSocket {
-    const { peerId, privateKey, confirm, confirmTimeout } = this.#context
+    const { peerId, privateKey, confirm, confirmTimeout, limits } = this.#context
     const begun = realClock.now()
     const confirmation = new Confirmation({
       secured,
@@ -313,6 +318,7 @@ export class Link {
       privateKey,
       clock: realClock,
       timeout: confirmTimeout,
+      held: { maxStreams: limits.maxHeldStreams, maxDatagrams: limits.maxHeldDatagrams },
       onRefused: (err) => { this.#refuse(err) }
     })
     const negotiation: Mutable<ConnectionNegotiation> = {
@@ -391,7 +397,7 @@ export class Link {
    * The remote's newer socket is secured: there is nobody left at the other end of this one, unless it is another peer's
    */
   supersede (successor: Link): void {
-    const err = new SessionFailedError(`The session with ${formatPacketAddress(this.socket.remoteAddress)} was superseded by a new session of the same peer, which came back`)
+    const err = new SessionFailedError(`The session with ${formatPacketAddress(this.socket.remoteAddress)} was superseded by a new session of the same peer, which came back`, 'superseded')
     const session = this.#secured?.session
 
     if (session == null) {
@@ -467,15 +473,28 @@ export class Link {
     }
 
     this.#connected = true
+    this.#countRefusedStreams()
 
     return connection
+  }
+
+  /**
+   * They can only grow until the session has been started, and its confirm stream found
+   */
+  #countRefusedStreams (): void {
+    const refused = this.#secured?.session.refusedStreams ?? 0
+
+    if (refused > this.#refusedStreams) {
+      this.#context.metrics.refusedStreams?.increment({ hold_full: refused - this.#refusedStreams })
+      this.#refusedStreams = refused
+    }
   }
 
   /**
    * The session in the form that libp2p's upgrader takes
    */
   #adapt ({ session, negotiation }: ConfirmableSocket, init: AdapterInit): { maConn: PsecConnection, upgradeOptions: UpgraderWithoutEncryptionOptions } {
-    const { events, logger, metrics } = this.#context
+    const { events, logger, metrics, limits } = this.#context
     const maConn = new PsecConnection({ ...init, session, log: logger.forComponent('libp2p:psec:connection') })
     const record = new SessionRecord(session, negotiation)
 
@@ -493,6 +512,7 @@ export class Link {
           session,
           record,
           metrics,
+          limits,
           onStart: () => { getDatagramService(events)?.attach(record) },
           onClose: (err) => { maConn.onTransportClosed(err) }
         })

@@ -41,6 +41,11 @@ export interface PsecListenerInit {
   links: Links
   metrics: PsecMetrics
   limits: Required<InboundLimits>
+
+  /**
+   * See `PsecUpgraderInit`
+   */
+  maxLogLines?: number
   log: Logger
 }
 
@@ -64,7 +69,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     super()
 
     this.#init = init
-    this.#log = limitLogger(init.log)
+    this.#log = limitLogger(init.log, { maxLines: init.maxLogLines, keptBack: init.metrics.unloggedLines })
     this.#pending = newPendingInbound(init.limits, false)
     setMaxListeners(Infinity, this.#shutdown.signal)
   }
@@ -331,6 +336,7 @@ function newPendingInbound (limits: Required<InboundLimits>, canValidate: boolea
   return new PendingInbound({
     max: limits.maxPendingInbound,
     maxPerPrefix: limits.maxPendingPerPrefix,
+    maxUnproven: canValidate ? limits.maxUnprovenInbound : Infinity,
     validationThreshold: canValidate ? limits.validationThreshold : Infinity
   })
 }

@@ -1,5 +1,6 @@
-import { ConfirmationFailedError } from '../errors.ts'
-import type { CounterGroup, MetricGroup, Metrics } from '@libp2p/interface'
+import { ConfirmationFailedError, SessionFailedError } from '../errors.ts'
+import type { SessionFailure } from '../errors.ts'
+import type { Counter, CounterGroup, MetricGroup, Metrics } from '@libp2p/interface'
 
 /**
  * What the transport counts, if the node counts anything
@@ -14,13 +15,15 @@ export interface PsecMetrics {
   dialerErrors?: CounterGroup
   /**
    * Prefixed with the local address: `connection`, `turned_away` (proposals beyond `maxPendingInbound`),
-   * `turned_away_prefix` (beyond `maxPendingPerPrefix`), `shield_up` and `shield_down` (see `validationThreshold`), `renewal` (of the
+   * `turned_away_unproven` (beyond `maxUnprovenInbound`), `turned_away_prefix` (beyond `maxPendingPerPrefix`), `shield_up` and `shield_down` (see `validationThreshold`), `renewal` (of the
    * connections, those of remotes that proposed afresh), `renewal_ignored` (there was no way to answer them),
    * `renewal_held_off` (there were too many), and ends
    */
   listenerEvents?: CounterGroup
   /** Prefixed with the local address: `listen_error`, `inbound_upgrade` */
   listenerErrors?: CounterGroup
+  /** Lines of the listeners' log that were kept back, see `maxLogLines` */
+  unloggedLines?: Counter
   /** 1 while a local address is listened on */
   listenerStatus?: MetricGroup
   /**
@@ -28,6 +31,16 @@ export interface PsecMetrics {
    */
   confirmations?: CounterGroup
   streams?: CounterGroup
+  /**
+   * `hold_full` (streams that came before libp2p had the session, beyond `maxHeldStreams`: reset), `unwanted` (the remote was told to stop
+   * sending on one whose readable end was closed, beyond `maxUnwantedBytes`)
+   */
+  refusedStreams?: CounterGroup
+  /**
+   * By cause: `closed` (in order, by either side), `aborted` (on this side), and those of `SessionFailedError`: `timed_out`, `reset`,
+   * `remote_error`, `local`, `superseded`, `failed`
+   */
+  closedSessions?: CounterGroup
   /** `no_receiver`: datagrams that came while no datagrams service ran */
   droppedDatagrams?: CounterGroup
 }
@@ -49,6 +62,27 @@ export function countConfirmation (metrics: PsecMetrics, err?: Error): void {
   }
 
   metrics.confirmations?.increment({ [outcome]: true })
+}
+
+const SESSION_FAILURES: Record<SessionFailure, string> = {
+  timedOut: 'timed_out',
+  reset: 'reset',
+  remoteError: 'remote_error',
+  local: 'local',
+  superseded: 'superseded',
+  failed: 'failed'
+}
+
+export function countClosedSession (metrics?: Pick<PsecMetrics, 'closedSessions'>, err?: Error): void {
+  let cause = 'closed'
+
+  if (err instanceof SessionFailedError) {
+    cause = SESSION_FAILURES[err.reason]
+  } else if (err != null) {
+    cause = 'aborted'
+  }
+
+  metrics?.closedSessions?.increment({ [cause]: true })
 }
 
 /**
@@ -107,6 +141,9 @@ export function registerMetrics (metrics: Metrics | undefined, sources: MetricSo
       label: 'address',
       help: 'Total count of PSEC listener errors by address and type'
     }),
+    unloggedLines: metrics?.registerCounter('libp2p_psec_listener_unlogged_lines_total', {
+      help: 'Total count of lines that PSEC listeners would have logged if there had not been so many'
+    }),
     listenerStatus: metrics?.registerMetricGroup('libp2p_psec_listener_status_info', {
       label: 'address',
       help: 'Current status of the PSEC listener: 1 while it listens'
@@ -118,6 +155,14 @@ export function registerMetrics (metrics: Metrics | undefined, sources: MetricSo
     streams: metrics?.registerCounterGroup('libp2p_psec_muxer_streams_total', {
       label: 'event',
       help: 'Total count of PSEC stream events by direction and type'
+    }),
+    refusedStreams: metrics?.registerCounterGroup('libp2p_psec_refused_streams_total', {
+      label: 'reason',
+      help: 'Total count of streams of remotes that PSEC reset, or told the remote to stop sending on, by reason'
+    }),
+    closedSessions: metrics?.registerCounterGroup('libp2p_psec_closed_sessions_total', {
+      label: 'cause',
+      help: 'Total count of PSEC sessions of libp2p connections that are over by cause'
     }),
     droppedDatagrams: metrics?.registerCounterGroup('libp2p_psec_unclaimed_datagrams_total', {
       label: 'reason',

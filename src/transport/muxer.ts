@@ -1,9 +1,12 @@
 import { MuxerClosedError } from '@libp2p/interface'
 import { AbstractStreamMuxer } from '@libp2p/utils'
+import { countClosedSession } from './metrics.ts'
 import { PsecStream } from './stream.ts'
+import type { PsecMetrics } from './metrics.ts'
+import type { StreamLimits } from './stream.ts'
 import type { SecureSession, SecureStream } from '../schemes/index.ts'
 import type { SessionRecord } from '../sessions.ts'
-import type { CounterGroup, CreateStreamOptions, MultiaddrConnection, StreamMuxer, StreamMuxerFactory, StreamOptions } from '@libp2p/interface'
+import type { CreateStreamOptions, MultiaddrConnection, StreamMuxer, StreamMuxerFactory, StreamOptions } from '@libp2p/interface'
 
 /**
  * The muxer's protocol name within the node; nothing of it is on the wire
@@ -13,10 +16,8 @@ export const MUXER_PROTOCOL = '/psec'
 export interface PsecMuxerInit {
   session: SecureSession
   record: SessionRecord
-  metrics?: {
-    streams?: CounterGroup
-    droppedDatagrams?: CounterGroup
-  }
+  metrics?: Pick<PsecMetrics, 'streams' | 'refusedStreams' | 'droppedDatagrams' | 'closedSessions'>
+  limits?: StreamLimits
 
   /**
    * The session is about to deliver
@@ -50,6 +51,7 @@ export class PsecMuxerFactory implements StreamMuxerFactory {
  */
 export class PsecMuxer extends AbstractStreamMuxer<PsecStream> {
   readonly #session: SecureSession
+  readonly #init: PsecMuxerInit
 
   constructor (maConn: MultiaddrConnection, init: PsecMuxerInit) {
     super(maConn, {
@@ -61,6 +63,7 @@ export class PsecMuxer extends AbstractStreamMuxer<PsecStream> {
     })
 
     this.#session = init.session
+    this.#init = init
 
     init.onStart()
     init.session.start({
@@ -74,6 +77,7 @@ export class PsecMuxer extends AbstractStreamMuxer<PsecStream> {
       },
       onDatagramDrain: () => { init.record.receiver?.onDatagramDrain() },
       onClose: (err) => {
+        countClosedSession(init.metrics, err)
         init.record.receiver?.onClose(err)
         init.onClose(err)
       }
@@ -120,6 +124,8 @@ export class PsecMuxer extends AbstractStreamMuxer<PsecStream> {
       ...options,
       stream,
       session: this.#session,
+      limits: this.#init.limits,
+      onUnwanted: () => { this.#init.metrics?.refusedStreams?.increment({ unwanted: true }) },
       log: this.log.newScope(`${stream.direction}:${stream.id}`)
     })
   }

@@ -15,6 +15,11 @@ export interface PendingInboundInit {
   maxPerPrefix: number
 
   /**
+   * How many of remotes that have not proved their address; `Infinity` if they can't be made to
+   */
+  maxUnproven: number
+
+  /**
    * From how many on, of those who have not proved their address, strangers have to prove theirs first; `Infinity` if they can't be
    * made to
    */
@@ -31,7 +36,7 @@ const FAILURE_WEIGHS = 1_000
 /**
  * Why a stranger has to try again later
  */
-export type TurnedAwayReason = 'turned_away' | 'turned_away_prefix'
+export type TurnedAwayReason = 'turned_away' | 'turned_away_unproven' | 'turned_away_prefix'
 
 interface Entry {
   prefix: string
@@ -79,10 +84,14 @@ export class PendingInbound {
    * Why there is no room for somebody from that host; undefined if there is
    */
   refuses (host: string, validated: boolean): TurnedAwayReason | undefined {
-    const { max, maxPerPrefix, validationThreshold } = this.#init
+    const { max, maxPerPrefix, maxUnproven } = this.#init
 
-    if (this.#entries.size >= max || (!validated && this.#unvalidated >= Math.max(validationThreshold, max / 2))) {
+    if (this.#entries.size >= max) {
       return 'turned_away'
+    }
+
+    if (!validated && this.#unvalidated >= maxUnproven) {
+      return 'turned_away_unproven'
     }
 
     if ((this.#ofPrefix.get(sourcePrefix(host)) ?? 0) >= maxPerPrefix) {

@@ -1,7 +1,9 @@
 import { InvalidParametersError, serviceCapabilities, setMaxListeners, transportSymbol } from '@libp2p/interface'
 import { anySignal } from 'any-signal'
 import { CustomProgressEvent } from 'progress-events'
+import { checkLimits, MAX_TIMEOUT } from '../check-limits.ts'
 import { PrivateNetworkError } from '../errors.ts'
+import { DEFAULT_HELD_ARRIVALS } from '../schemes/held-arrivals.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { PsecUpgrader } from '../upgrader/index.ts'
 import { dialAround } from './dial-around.ts'
@@ -12,9 +14,10 @@ import { registerMetrics } from './metrics.ts'
 import { toDialTarget } from './multiaddr.ts'
 import { LocalPorts } from './ports.ts'
 import { resolveTarget } from './resolve.ts'
+import { DEFAULT_STREAM_LIMITS } from './stream.ts'
 import type { PsecMetrics } from './metrics.ts'
 import type { ConfirmPolicy } from '../confirm/index.ts'
-import type { InboundLimits, PsecComponents, PsecDialEvents, PsecDialOptions, PsecInit } from '../index.ts'
+import type { InboundLimits, PsecComponents, PsecDialEvents, PsecDialOptions, PsecInit, SessionLimits } from '../index.ts'
 import type { SecurityScheme } from '../schemes/index.ts'
 import type { PacketAddress, PacketEndpointFactory, PacketSocket } from '../sockets/index.ts'
 import type { Connection, CreateListenerOptions, Listener, Logger, Startable, Transport } from '@libp2p/interface'
@@ -24,12 +27,10 @@ const DEFAULT_MAX_PENDING_INBOUND = 256
 const DEFAULT_MAX_HELD_OFF_INBOUND = 65_536
 const DEFAULT_MAX_UNPREPARED_INBOUND = 160
 const DEFAULT_VALIDATION_TIMEOUT = 15_000
+const DEFAULT_MAX_RENEWALS = 8
 
 const CONFIRM_POLICIES: ConfirmPolicy[] = ['require', 'prefer', 'off']
 const DEFAULT_CONFIRM_TIMEOUT = 10_000
-
-/** What `setTimeout` can wait for */
-const MAX_TIMEOUT = 0x7fffffff
 
 /** How long connections may take to close when the transport stops, in milliseconds, before they are aborted */
 const CLOSE_TIMEOUT = 500
@@ -97,6 +98,8 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
       metrics: this.#metrics,
       peerId: components.peerId,
       privateKey: components.privateKey,
+      maxRenewals: this.#limits.maxRenewals,
+      limits: sessionLimits(init),
       ...confirmOptions(init)
     })
   }
@@ -154,6 +157,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
       links: this.#links,
       metrics: this.#metrics,
       limits: this.#limits,
+      maxLogLines: this.#init.maxLogLines,
       log: this.#components.logger.forComponent('libp2p:psec:listener')
     })
 
@@ -229,23 +233,28 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
 function inboundLimits (init: InboundLimits): Required<InboundLimits> {
   const maxPendingInbound = init.maxPendingInbound ?? DEFAULT_MAX_PENDING_INBOUND
   const maxHeldOffInbound = init.maxHeldOffInbound ?? DEFAULT_MAX_HELD_OFF_INBOUND
-  const limits = {
+  const validationThreshold = init.validationThreshold ?? Math.ceil(maxPendingInbound / 4)
+
+  return checkLimits('psec', {
     maxPendingInbound,
     maxPendingPerPrefix: init.maxPendingPerPrefix ?? Math.ceil(maxPendingInbound / 2),
-    validationThreshold: init.validationThreshold ?? Math.ceil(maxPendingInbound / 4),
+    validationThreshold,
+    maxUnprovenInbound: init.maxUnprovenInbound ?? Math.max(Math.ceil(maxPendingInbound / 2), validationThreshold),
     maxHeldOffInbound,
     maxHeldOffPerPrefix: init.maxHeldOffPerPrefix ?? Math.ceil(maxHeldOffInbound / 8),
     maxUnpreparedInbound: init.maxUnpreparedInbound ?? DEFAULT_MAX_UNPREPARED_INBOUND,
-    validationTimeout: init.validationTimeout ?? DEFAULT_VALIDATION_TIMEOUT
-  }
+    validationTimeout: init.validationTimeout ?? DEFAULT_VALIDATION_TIMEOUT,
+    maxRenewals: init.maxRenewals ?? DEFAULT_MAX_RENEWALS
+  })
+}
 
-  for (const [name, limit] of Object.entries(limits)) {
-    if (!Number.isInteger(limit) || limit < 0 || limit > 0xffffffff) {
-      throw new InvalidParametersError(`psec: ${name} has to be an integer from 0 to 4294967295, not ${limit}`)
-    }
-  }
-
-  return limits
+function sessionLimits (init: SessionLimits): Required<SessionLimits> {
+  return checkLimits('psec', {
+    maxUnreadBytes: init.maxUnreadBytes ?? DEFAULT_STREAM_LIMITS.maxUnreadBytes,
+    maxUnwantedBytes: init.maxUnwantedBytes ?? DEFAULT_STREAM_LIMITS.maxUnwantedBytes,
+    maxHeldStreams: init.maxHeldStreams ?? DEFAULT_HELD_ARRIVALS.maxStreams,
+    maxHeldDatagrams: init.maxHeldDatagrams ?? DEFAULT_HELD_ARRIVALS.maxDatagrams
+  })
 }
 
 function confirmOptions ({ confirm = 'prefer', confirmTimeout = DEFAULT_CONFIRM_TIMEOUT }: PsecInit): { confirm: ConfirmPolicy, confirmTimeout: number } {

@@ -6,21 +6,34 @@ import type { SecureSession, SecureStream } from '../schemes/index.ts'
 import type { EventHandler, MessageStreamEvents } from '@libp2p/interface'
 import type { AbstractStreamInit, SendResult } from '@libp2p/utils'
 
-/**
- * From how many unread bytes on a stream holds its remote back, if nobody listens or a loop over the stream is slow.
- * libp2p would reset it at 4 MiB in the one case, and queue without an end in the other.
- */
-const UNREAD_HIGH_WATER = 256 * 1024
+export interface StreamLimits {
+  /**
+   * From how many unread bytes on a stream holds its remote back, if nobody listens or a loop over the stream is slow.
+   * libp2p would reset it at 4 MiB in the one case, and queue without an end in the other.
+   */
+  maxUnreadBytes: number
 
-/**
- * How many bytes that nobody wants any more are let through before the remote is told to stop. Most remotes are about
- * to finish anyway, and one that was told to stop can't say when it has finished (RFC 9000, section 3.5).
- */
-const UNWANTED_LIMIT = 64 * 1024
+  /**
+   * How many bytes that nobody wants any more are let through before the remote is told to stop. Most remotes are about
+   * to finish anyway, and one that was told to stop can't say when it has finished (RFC 9000, section 3.5).
+   */
+  maxUnwantedBytes: number
+}
+
+export const DEFAULT_STREAM_LIMITS: StreamLimits = {
+  maxUnreadBytes: 256 * 1024,
+  maxUnwantedBytes: 64 * 1024
+}
 
 export interface PsecStreamInit extends Omit<AbstractStreamInit, 'id' | 'direction'> {
   stream: SecureStream
   session: Pick<SecureSession, 'status'>
+  limits?: StreamLimits
+
+  /**
+   * The remote is told to stop, for it sends what nobody wants any more
+   */
+  onUnwanted? (): void
 }
 
 /**
@@ -30,6 +43,8 @@ export interface PsecStreamInit extends Omit<AbstractStreamInit, 'id' | 'directi
 export class PsecStream extends AbstractStream {
   readonly #stream: SecureStream
   readonly #session: Pick<SecureSession, 'status'>
+  readonly #limits: StreamLimits
+  readonly #onUnwanted?: () => void
   #held = false
   #unwanted = 0
   /** What loops over this stream have not taken yet */
@@ -44,6 +59,8 @@ export class PsecStream extends AbstractStream {
 
     this.#stream = init.stream
     this.#session = init.session
+    this.#limits = init.limits ?? DEFAULT_STREAM_LIMITS
+    this.#onUnwanted = init.onUnwanted
   }
 
   /**
@@ -178,8 +195,8 @@ export class PsecStream extends AbstractStream {
    * base class resets the stream
    */
   #updateFlow (): void {
-    const hold = this.readStatus === 'paused' || this.#backlog > UNREAD_HIGH_WATER ||
-      (this.listenerCount('message') === 0 && this.readBuffer.byteLength > UNREAD_HIGH_WATER)
+    const hold = this.readStatus === 'paused' || this.#backlog > this.#limits.maxUnreadBytes ||
+      (this.listenerCount('message') === 0 && this.readBuffer.byteLength > this.#limits.maxUnreadBytes)
 
     if (hold === this.#held || this.status !== 'open') {
       return
@@ -195,9 +212,11 @@ export class PsecStream extends AbstractStream {
   }
 
   #discard (byteLength: number): void {
+    const wasUnwanted = this.#unwanted > this.#limits.maxUnwantedBytes
     this.#unwanted += byteLength
 
-    if (this.#unwanted > UNWANTED_LIMIT) {
+    if (!wasUnwanted && this.#unwanted > this.#limits.maxUnwantedBytes) {
+      this.#onUnwanted?.()
       this.#stream.closeRead()
     }
   }

@@ -1,6 +1,6 @@
 import { looksLikeFrame } from '../wire/index.ts'
 import { Hold } from './hold.ts'
-import { countFrame } from './metrics.ts'
+import { countFrame, countUnanswered } from './metrics.ts'
 import { SchemeSocket } from './scheme-socket.ts'
 import type { UpgraderMetrics } from './metrics.ts'
 import type { Cancel, Clock } from '../clock.ts'
@@ -98,7 +98,11 @@ export class Flow {
       metrics.dropped?.increment({ [verdict]: true })
     }
 
-    this.#advance()
+    const sent = this.#advance()
+
+    if (verdict === 'frame' && sent === 0) {
+      countUnanswered(metrics, datagram)
+    }
 
     return verdict
   }
@@ -151,14 +155,17 @@ export class Flow {
 
   /**
    * Carry out what the negotiator wants after an input. Frames before events: an accept has to leave before the scheme's answer.
+   * Returns how many left.
    */
-  #advance (): void {
+  #advance (): number {
     const { negotiator, socket, metrics } = this.#init
+    let sent = 0
 
     for (let frame = negotiator.pollTransmit(); frame != null; frame = negotiator.pollTransmit()) {
       countFrame(metrics, frame, 'sent')
       socket.send(frame)
       this.#init.onTransmit(frame)
+      sent++
     }
 
     for (let event = negotiator.pollEvent(); event != null; event = negotiator.pollEvent()) {
@@ -172,6 +179,8 @@ export class Flow {
     }
 
     this.#arm()
+
+    return sent
   }
 
   #arm (): void {

@@ -51,6 +51,17 @@ export interface PsecUpgraderInit {
   maxEarlyDatagrams?: number
 
   /**
+   * To offers of up to how many names an endpoint can answer by itself, see `PsecUpgrader.prepareAnswers`. One answer is prepared for
+   * each choice and order of so many of the schemes, so their number grows fast with both. Default: 3.
+   */
+  maxPreparedNames?: number
+
+  /**
+   * How many lines a second remotes may cause in the log of each component; more are kept back, and counted. Default: 50.
+   */
+  maxLogLines?: number
+
+  /**
    * The remote of a socket that carries a session, or on which this side waits for it as the responder, proposed something else
    * than before, or the same long after the session began: it may have come back after a crash, or given a dial up and begun another, or somebody forges its address.
    * Nothing was answered; a new negotiation, on another socket beside this one (`PacketEndpoint.renew`), would have to. Called

@@ -1,15 +1,17 @@
-import type { CounterGroup, Metrics } from '@libp2p/interface'
+import type { Counter, CounterGroup, Metrics } from '@libp2p/interface'
 
 /**
  * What the upgrader counts, if the node counts anything
  */
 export interface UpgraderMetrics {
-  /** `propose_sent`, `accept_received`, ... */
+  /** `propose_sent`, `accept_received`, ...; and of those received `propose_unanswered`: repeated too soon, or of no consequence */
   frames?: CounterGroup
   /** Datagrams that came and meant nothing: `invalid`, `unexpected`, `hold_full`; of a stranger, `no_proposal` */
   dropped?: CounterGroup
   /** How upgrades ended, see `outcomeOf`; and `renewed` where a remote proposed afresh */
   negotiations?: CounterGroup
+  /** Lines of log that were kept back, see `maxLogLines` */
+  unloggedLines?: Counter
 }
 
 export function registerMetrics (metrics?: Metrics): UpgraderMetrics {
@@ -25,14 +27,27 @@ export function registerMetrics (metrics?: Metrics): UpgraderMetrics {
     negotiations: metrics?.registerCounterGroup('libp2p_psec_negotiations_total', {
       label: 'outcome',
       help: 'Total count of PSEC negotiations by outcome'
+    }),
+    unloggedLines: metrics?.registerCounter('libp2p_psec_upgrader_unlogged_lines_total', {
+      help: 'Total count of lines that the PSEC upgrader would have logged if there had not been so many'
     })
   }
 }
 
-const FRAME_TYPES: Record<number, string> = { 0: 'propose', 1: 'accept', 255: 'reject' }
+const PROPOSE = 0
+const FRAME_TYPES: Record<number, string> = { [PROPOSE]: 'propose', 1: 'accept', 255: 'reject' }
 
 export function countFrame (metrics: UpgraderMetrics, frame: Uint8Array, direction: 'sent' | 'received'): void {
   metrics.frames?.increment({ [`${FRAME_TYPES[frame[0]]}_${direction}`]: true })
+}
+
+/**
+ * A frame led to no other one. An accept or a reject never does.
+ */
+export function countUnanswered (metrics: UpgraderMetrics, frame: Uint8Array): void {
+  if (frame[0] === PROPOSE) {
+    metrics.frames?.increment({ propose_unanswered: true })
+  }
 }
 
 /** Names of errors are anybody's (a scheme's, a signal's), the values of a metric's label must be few */

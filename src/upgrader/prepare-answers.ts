@@ -8,16 +8,11 @@ import type { EndpointShield } from '../sockets/index.ts'
 export type PreparedAnswers = Pick<EndpointShield, 'answers' | 'addressValidator'>
 
 /**
- * Offers with more names than this are not prepared for: their number grows with the factorial
- */
-const MAX_NAMES = 3
-
-/**
- * What is answered to every offer of some of our schemes in any order, if it leads to a scheme that can make strangers prove
+ * What is answered to every offer of up to `maxPreparedNames` of our schemes in any order, if it leads to a scheme that can make strangers prove
  * their address. An endpoint has one means for that: the first scheme's that has one.
  */
 export function prepareAnswers (context: UpgradeContext): PreparedAnswers | undefined {
-  const { schemes, select, peerId } = context
+  const { schemes, select, peerId, maxPreparedNames } = context
   const id = peerId.toMultihash().bytes
   const validators = new Map([...schemes].map(([name, scheme]) => [name, scheme.addressValidator?.(context)]))
   const addressValidator = [...validators.values()].find(validator => validator != null)
@@ -28,7 +23,7 @@ export function prepareAnswers (context: UpgradeContext): PreparedAnswers | unde
 
   const answers: EndpointShield['answers'] = []
 
-  for (const offered of arrangements([...schemes.keys()], MAX_NAMES)) {
+  for (const offered of arrangements([...schemes.keys()], maxPreparedNames)) {
     const proposal = { type: 'propose' as const, peerId: id, schemes: offered }
     const scheme = select(proposal)
 

@@ -43,6 +43,7 @@ export interface UpgradeContext {
   negotiationTimeout: number
   handshakeTimeout: number
   maxEarlyDatagrams: number
+  maxPreparedNames: number
   select (proposal: Propose): string | undefined
   onRenewed? (socket: PacketSocket, proposal: Uint8Array): void
 }

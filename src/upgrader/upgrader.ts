@@ -1,6 +1,7 @@
 import { ConnectionClosedError, InvalidParametersError } from '@libp2p/interface'
+import { checkLimits } from '../check-limits.ts'
 import { realClock } from '../clock.ts'
-import { limitLogger } from '../limit-logger.ts'
+import { DEFAULT_MAX_LINES, limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { decodeFrame, encodeFrame } from '../wire/index.ts'
 import { registerMetrics } from './metrics.ts'
@@ -19,6 +20,9 @@ const DEFAULT_HANDSHAKE_TIMEOUT = 10_000
 
 /** More than a server's first flight with its certificates */
 const DEFAULT_MAX_EARLY_DATAGRAMS = 16
+
+/** Three schemes in any order: 15 answers */
+const DEFAULT_MAX_PREPARED_NAMES = 3
 
 /** "Framing" in docs/negotiation.md: the number of schemes in a proposal is one byte, a name has a small length */
 const MAX_SCHEMES = 255
@@ -48,11 +52,21 @@ export class PsecUpgrader {
    * @param components
    * @param init
    * @param clock - internal: where time comes from, for tests
-   * @throws {InvalidParametersError} if there is no scheme, two have one name, or a name can't be sent
+   * @throws {InvalidParametersError} if there is no scheme, two have one name, a name can't be sent, or a limit is no number of things
    */
   constructor (components: PsecUpgraderComponents, init: PsecUpgraderInit, clock: Clock = realClock) {
     const schemes = indexSchemes(init.schemes)
-    const log = limitLogger(components.logger.forComponent('libp2p:psec:upgrader'), clock)
+    const metrics = registerMetrics(components.metrics)
+    const { maxLogLines, ...limits } = checkLimits('The PSEC upgrader', {
+      maxEarlyDatagrams: init.maxEarlyDatagrams ?? DEFAULT_MAX_EARLY_DATAGRAMS,
+      maxPreparedNames: init.maxPreparedNames ?? DEFAULT_MAX_PREPARED_NAMES,
+      maxLogLines: init.maxLogLines ?? DEFAULT_MAX_LINES
+    })
+    const log = limitLogger(components.logger.forComponent('libp2p:psec:upgrader'), {
+      maxLines: maxLogLines,
+      keptBack: metrics.unloggedLines,
+      clock
+    })
     const peerId = components.peerId.toMultihash().bytes
 
     this.#context = {
@@ -60,14 +74,14 @@ export class PsecUpgrader {
       privateKey: components.privateKey,
       logger: components.logger,
       log,
-      metrics: registerMetrics(components.metrics),
+      metrics,
       clock,
       schemes,
       proposalSize: encodeFrame({ type: 'propose', peerId, schemes: [...schemes.keys()] }).byteLength,
       initiationPacket: init.initiationPacket ?? true,
       negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT,
       handshakeTimeout: init.handshakeTimeout ?? DEFAULT_HANDSHAKE_TIMEOUT,
-      maxEarlyDatagrams: init.maxEarlyDatagrams ?? DEFAULT_MAX_EARLY_DATAGRAMS,
+      ...limits,
       select: (proposal) => this.#select(proposal, init),
       onRenewed: init.onRenewed
     }

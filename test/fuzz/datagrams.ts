@@ -28,13 +28,18 @@ export const datagrams = fc.asyncProperty(fc.array(step, { maxLength: 100, size:
   const clock = new MemoryClock({ turns: 1 })
   const violations: string[] = []
   const flows = new SessionFlows({
-    status: 'open',
-    maxDatagramSize: 1_200,
-    droppedDatagrams: {},
-    sendDatagram: () => true,
-    abort: (err) => { violations.push(err.name) },
-    streamId: () => undefined
-  }, 64, () => {}, clock)
+    session: {
+      status: 'open',
+      maxDatagramSize: 1_200,
+      droppedDatagrams: {},
+      sendDatagram: () => true,
+      abort: (err) => { violations.push(err.name) },
+      streamId: () => undefined
+    },
+    limits: { maxEarlyDatagrams: 64, earlyTimeout: 1_000, maxClosedFlows: 64 },
+    onClose: () => {},
+    clock
+  })
   let received = 0
 
   for (const step of steps) {

@@ -27,8 +27,16 @@ impl Credentials {
 
     /// A self-signed certificate with these extensions, valid until this year.
     fn made(extensions: &[Content], until: i32) -> Self {
+        Self::named("", extensions, until)
+    }
+
+    /// The same with a name, which libp2p has no use for.
+    fn named(name: &str, extensions: &[Content], until: i32) -> Self {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = rcgen::CertificateParams::default();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         for content in extensions {
             let content = content(&key.public_key_der());
@@ -165,6 +173,19 @@ fn the_certificates_remembered_are_bounded() {
         verifier.verify(&certificate, &[]).unwrap();
     }
     assert_eq!(verifier.verified.lock().unwrap().len(), MAX_VERIFIED);
+}
+
+#[test]
+fn a_certificate_far_larger_than_needed_is_not_remembered_and_gets_through() {
+    let identity = Keypair::generate_ed25519();
+    let content = |key: &[u8]| signed_key(&identity, &identity, key);
+    let large = Credentials::named(&"x".repeat(MAX_REMEMBERED), &[&content], 4000);
+    let verifier = Libp2pVerifier::default();
+    verifier.verify(&large.chain[0], &[]).unwrap();
+    assert!(verifier.verified.lock().unwrap().is_empty());
+    let peer = verifier.peer_of(&large.chain[0]);
+    assert_eq!(peer, Some(identity.public().to_peer_id()));
+    assert!(!refused(&large));
 }
 
 #[test]

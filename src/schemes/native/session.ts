@@ -9,6 +9,7 @@ import type { SessionQueues } from './settings.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
 import type { CloseCause, NativeNotice, NativeIdentity } from '../../engine/native.ts'
 import type { EnginePort, SessionEvents } from '../../engine/port.ts'
+import type { SessionFailure } from '../../errors.ts'
 import type { ChannelBinding, ProceedOptions, RespondOptions, SecureSession, SecureSessionHandler, SecureStream } from '../index.ts'
 import type { AbortOptions, Logger, PeerId } from '@libp2p/interface'
 
@@ -29,6 +30,15 @@ const CLOSE_MESSAGES: Record<CloseCause, string> = {
   'timed-out': 'nothing was heard of the remote for too long',
   reset: 'the remote does not know it any more, it may have restarted',
   failed: 'a rule of the protocol was broken'
+}
+
+const FAILURES: Record<CloseCause, SessionFailure> = {
+  local: 'local',
+  remote: 'failed',
+  'remote-error': 'remoteError',
+  'timed-out': 'timedOut',
+  reset: 'reset',
+  failed: 'failed'
 }
 
 export interface NativeSessionInit {
@@ -315,7 +325,7 @@ export class NativeSession implements SecureSession, SessionEvents {
   }
 
   #handOver (): void {
-    this.#onSocketClose = () => { this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`)) }
+    this.#onSocketClose = () => { this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`, 'local')) }
     this.#flow.handOver(this.#onSocketClose)
   }
 
@@ -369,7 +379,7 @@ export class NativeSession implements SecureSession, SessionEvents {
       return new HandshakeFailedError(`The ${this.protocol} handshake with ${this.#remote} failed: ${text}`)
     }
 
-    return cause === 'remote' || (cause === 'local' && this.#status !== 'open') ? undefined : new SessionFailedError(`The session with ${this.#remote} failed: ${text}`)
+    return cause === 'remote' || (cause === 'local' && this.#status !== 'open') ? undefined : new SessionFailedError(`The session with ${this.#remote} failed: ${text}`, FAILURES[cause])
   }
 
   /**

@@ -1,4 +1,5 @@
-import { InvalidParametersError } from '@libp2p/interface'
+import { checkLimits } from '../../check-limits.ts'
+import { DEFAULT_HELD_ARRIVALS } from '../held-arrivals.ts'
 
 /**
  * What a session keeps between the application and the engine, the same for all schemes that run there
@@ -36,8 +37,8 @@ export const DEFAULT_QUEUES: Required<SessionQueues> = {
   streamReceiveQueue: 512 * 1024,
   streamSendQueue: 512 * 1024,
   datagramSendQueue: 256 * 1024,
-  maxHeldStreams: 256,
-  maxHeldDatagrams: 64
+  maxHeldStreams: DEFAULT_HELD_ARRIVALS.maxStreams,
+  maxHeldDatagrams: DEFAULT_HELD_ARRIVALS.maxDatagrams
 }
 
 /**
@@ -45,13 +46,7 @@ export const DEFAULT_QUEUES: Required<SessionQueues> = {
  * `InvalidParametersError`.
  */
 export function nativeSettings<T extends { [K in keyof T]: number }> (scheme: string, init: Partial<T>, defaults: T): T {
-  const given = Object.entries(init).filter(([, value]) => value != null)
+  const given = Object.fromEntries(Object.entries(init).filter(([, value]) => value != null))
 
-  for (const [name, value] of given) {
-    if (!Number.isInteger(value) || (value as number) < 0 || (value as number) > 0xffffffff) {
-      throw new InvalidParametersError(`${scheme}: ${name} must be an integer from 0 to 4294967295, not ${value}`)
-    }
-  }
-
-  return { ...defaults, ...Object.fromEntries(given) }
+  return checkLimits<T>(scheme, { ...defaults, ...given } as T)
 }

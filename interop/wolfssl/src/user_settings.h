@@ -1,0 +1,58 @@
+/* What of wolfSSL is compiled: DTLS 1.3 with the algorithms that a libp2p peer may use */
+#ifndef PSEC_INTEROP_USER_SETTINGS_H
+#define PSEC_INTEROP_USER_SETTINGS_H
+
+#define WOLFSSL_TLS13
+#define WOLFSSL_DTLS
+#define WOLFSSL_DTLS13
+#define WOLFSSL_DTLS_MTU
+#define WOLFSSL_DTLS_CH_FRAG
+#define WOLFSSL_SEND_HRR_COOKIE
+#define NO_OLD_TLS
+#define HAVE_TLS_EXTENSIONS
+#define HAVE_EXTENDED_MASTER
+#define HAVE_SUPPORTED_CURVES
+#define HAVE_HKDF
+
+#define HAVE_AESGCM
+#define GCM_TABLE_4BIT
+#define WOLFSSL_AES_DIRECT
+#define HAVE_AES_ECB
+#define HAVE_CHACHA
+#define HAVE_POLY1305
+#define HAVE_ONE_TIME_AUTH
+#define WOLFSSL_SHA384
+#define WOLFSSL_SHA512
+#define WOLFSSL_SHA3
+#define WOLFSSL_SHAKE128
+#define WOLFSSL_SHAKE256
+
+#define HAVE_ECC
+#define HAVE_ECC384
+#define ECC_TIMING_RESISTANT
+#define ECC_SHAMIR
+#define HAVE_CURVE25519
+#define WOLFSSL_HAVE_MLKEM
+#define WOLFSSL_WC_MLKEM
+#define WOLFSSL_PQC_HYBRIDS
+#define WOLFSSL_SP_MATH_ALL
+#define SP_INT_BITS 1024
+#define WOLFSSL_ASN_TEMPLATE
+
+#define NO_RSA
+#define NO_DH
+#define NO_DSA
+#define NO_DES3
+#define NO_RC4
+#define NO_MD4
+#define NO_MD5
+#define NO_PSK
+#define NO_PWDBASED
+
+#define WOLFSSL_ALWAYS_VERIFY_CB
+#define KEEP_PEER_CERT
+#define WOLFSSL_PEM_TO_DER
+#define SINGLE_THREADED
+#define HAVE_HASHDRBG
+
+#endif
