@@ -8,7 +8,7 @@ mod identity;
 mod message;
 mod record;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -195,8 +195,9 @@ pub struct DtlsSession {
     is_associated: bool,
     streams: HashMap<u16, Stream>,
     opening: VecDeque<u32>,
-    /// Numbers of streams of this side: those that were used and are free again, and the first that never was.
-    free: BTreeSet<u16>,
+    /// Numbers of streams of this side: those that were used and are free again, and the first that never was. One comes back
+    /// as late as can be: datagrams go by the number of their stream, and may be slower than its end.
+    free: VecDeque<u16>,
     next: u16,
     /// Streams that have something to be written, in the order of their turns.
     writing: VecDeque<u16>,
@@ -288,7 +289,7 @@ impl DtlsSession {
             is_associated: false,
             streams: HashMap::new(),
             opening: VecDeque::new(),
-            free: BTreeSet::new(),
+            free: VecDeque::new(),
             next: u16::from(!is_initiator),
             writing: VecDeque::new(),
             unacknowledged: HashMap::new(),
@@ -657,7 +658,7 @@ impl DtlsSession {
             StreamEvent::Readable { id } => self.read(id, out, full(out)),
             StreamEvent::Finished { id } => self.torn(id, out),
             StreamEvent::ResetComplete { id } if self.is_mine(id) => {
-                self.free.insert(id);
+                self.free.push_back(id);
                 self.open_streams(out);
             }
             _ => {}
@@ -688,14 +689,14 @@ impl DtlsSession {
             return;
         };
         while !self.opening.is_empty() {
-            let id = match self.free.pop_first() {
-                Some(id) => id,
-                None if self.next < association.max_streams() => {
-                    let id = self.next;
-                    self.next = id.saturating_add(2);
-                    id
-                }
-                None => return,
+            let id = if self.next < association.max_streams() {
+                let id = self.next;
+                self.next = id.saturating_add(2);
+                id
+            } else if let Some(id) = self.free.pop_front() {
+                id
+            } else {
+                return;
             };
             if !association.open(id) {
                 continue;
