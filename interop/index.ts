@@ -93,67 +93,67 @@ async function handshakes (): Promise<void> {
 async function lossy (): Promise<void> {
   const table = tally.table('Over a network that loses, doubles and overtakes', ['client', 'server'])
 
-  for (const { library, title } of LIBRARIES) {
-    for (const seed of [1, 2, 3]) {
-      const row = table.row(`${title}, seed ${seed}`)
+  await together(LIBRARIES.flatMap(library => [1, 2].map(seed => ({ ...library, seed }))), async ({ library, title, seed }) => {
+    const row = table.row(`${title}, seed ${seed}`)
 
-      for (const role of ROLES) {
-        await row.check(role, async () => meet({ library, role, lossy: seed }, async ({ session, peer, relay }) => {
-          for (const name of ['echo', 'upload', 'download', 'many', 'datagrams']) {
-            const size = name === 'many' ? 100 : name === 'datagrams' ? undefined : 300_000
-            await SCENARIOS[name](session, size)
-            await peer.run(name, size)
-          }
+    for (const role of ROLES) {
+      await row.check(role, async () => meet({ library, role, lossy: seed, ours: { patience: 20_000 } }, async ({ session, peer, relay }) => {
+        for (const [name, size] of [['echo'], ['upload', 300_000], ['download', 300_000], ['many', 20], ['datagrams']] as Array<[string, number?]>) {
+          await SCENARIOS[name](session, size)
+          await peer.run(name, size)
+        }
 
-          const largest = role === 'client' ? relay?.largest.fromClient : relay?.largest.fromServer
-          expect((largest ?? 0) <= 1232, true, `no packet of ours above 1232 bytes, the largest has ${largest}`)
-        }))
-      }
+        const largest = role === 'client' ? relay?.largest.fromClient : relay?.largest.fromServer
+        expect((largest ?? 0) <= 1232, true, `no packet of ours above 1232 bytes, the largest has ${largest}`)
+      }))
     }
-  }
+  })
 }
 
 async function ends (): Promise<void> {
   const table = tally.table('Ends', ['we close', 'they close', 'we abort', 'they abort', 'they vanish', 'idle, and alive'])
 
-  for (const { library, title } of LIBRARIES) {
-    for (const role of ROLES) {
-      const row = table.row(`${title}, we are the ${role}`)
-      const check = async (name: string, then: (meeting: Meeting) => Promise<void>, ours?: MeetingInit['ours']): Promise<void> => {
-        await row.check(name, async () => meet({ library, role, ours }, then))
-      }
+  await together(LIBRARIES.flatMap(library => ROLES.map(role => ({ ...library, role }))), async ({ library, title, role }) => {
+    const row = table.row(`${title}, we are the ${role}`)
+    const check = async (name: string, then: (meeting: Meeting) => Promise<void>, ours?: MeetingInit['ours']): Promise<void> => {
+      await row.check(name, async () => meet({ library, role, ours }, then))
+    }
 
-      await check('we close', async ({ session, peer }) => {
-        await SCENARIOS.echo(session)
-        await session.inner.close()
-        expect((await peer.event('closed')).how, 'close_notify', 'what they see')
-      })
+    await check('we close', async ({ session, peer }) => {
+      await SCENARIOS.echo(session)
+      await session.inner.close()
+      expect((await peer.event('closed')).how, 'close_notify', 'what they see')
+    })
+
+    // s_server closes its port before it could say so.
+    if (library !== 'openssl' || role !== 'client') {
       await check('they close', async ({ session, peer }) => {
         await peer.run('echo')
         peer.close()
         expect(await session.ended, undefined, 'our error')
       })
-      await check('we abort', async ({ session, peer }) => {
-        session.inner.abort(new Error('interop'), 7)
-        const closed = await peer.event('closed')
-        expect(closed.how, 'abort', 'what they see')
-        // RFC 9260, section 3.3.10.12
-        expect(closed.cause, 12, 'the cause')
-      })
-      await check('they abort', async ({ session, peer }) => {
-        peer.abort()
-        expect((await session.ended)?.name, 'SessionFailedError', 'our error')
-      })
-      await check('they vanish', async ({ session, peer }) => {
-        await peer.kill()
-        expect((await session.ended)?.name, 'SessionFailedError', 'our error')
-      }, { idleTimeout: 1_500, keepAliveInterval: 300 })
-      await check('idle, and alive', async meeting => {
-        await sleep(4_000)
-        await exercise(meeting)
-      }, { idleTimeout: 1_500, keepAliveInterval: 300 })
     }
-  }
+
+    await check('we abort', async ({ session, peer }) => {
+      session.inner.abort(new Error('interop'), 7)
+      const closed = await peer.event('closed')
+      expect(closed.how, 'abort', 'what they see')
+      // RFC 9260, section 3.3.10.12
+      expect(closed.cause, 12, 'the cause')
+    })
+    await check('they abort', async ({ session, peer }) => {
+      peer.abort()
+      expect((await session.ended)?.name, 'SessionFailedError', 'our error')
+    })
+    await check('they vanish', async ({ session, peer }) => {
+      await peer.kill()
+      expect((await session.ended)?.name, 'SessionFailedError', 'our error')
+    }, { idleTimeout: 1_500, keepAliveInterval: 300 })
+    await check('idle, and alive', async meeting => {
+      await sleep(4_000)
+      await exercise(meeting)
+    }, { idleTimeout: 1_500, keepAliveInterval: 300 })
+  })
 }
 
 async function refused (): Promise<void> {
@@ -188,6 +188,13 @@ async function refused (): Promise<void> {
   for (const role of ROLES) {
     await row.check(role, async () => expectRefused({ library: 'wolfssl', role, ours: { patience: 3_000 }, theirs: { more: ['--groups', 'P-384'] } }))
   }
+}
+
+/**
+ * All at once: they wait more than they work
+ */
+async function together<T> (all: T[], attempt: (one: T) => Promise<void>): Promise<void> {
+  await Promise.all(all.map(attempt))
 }
 
 /**

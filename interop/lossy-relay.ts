@@ -8,7 +8,7 @@ import type { PacketAddress } from '../src/sockets/index.ts'
 import type { Socket } from 'node:dgram'
 
 const HOST = '127.0.0.1'
-const LOSS = 0.08
+const LOSS = 0.05
 const DOUBLING = 0.04
 const OVERTAKING = 0.1
 

@@ -56,9 +56,22 @@ const RATE_INTERVAL: Duration = Duration::from_millis(10);
 /// Packets that may wait for the socket: then nothing more is made.
 const PACKET_BACKLOG: usize = 256;
 
+/// What is taken out of the DTLS library at a time; larger if need be.
+const SCRATCH: usize = 2048;
+
+/// Datagrams of a handshake are no larger: those of any path that is not a loop are not.
+const MAX_HANDSHAKE_DATAGRAM: usize = 4096;
+
+/// So no certificate is larger than what the DTLS library holds back of them.
+const MAX_CERTIFICATE: usize = MAX_HANDSHAKE_DATAGRAM * identity::MAX_RECORDS;
+
 /// How long a session that is over answers packets by telling so, and how often at most.
 const LINGER: Duration = Duration::from_secs(3);
 const MAX_GOODBYES: u8 = 8;
+
+/// How long the DTLS library waits at least between two looks at the time. While a message of a flight is missing, it is due at
+/// once, again and again, with an ACK each time (RFC 9147, section 7.1): it would never end.
+const MIN_WAIT: Duration = Duration::from_millis(100);
 
 /// How often a changed round trip time is worth telling.
 const PATH_INTERVAL: Duration = Duration::from_millis(500);
@@ -161,6 +174,8 @@ pub struct DtlsSession {
     packet_size: usize,
     dtls: Dtls,
     dtls_timeout: Option<Instant>,
+    /// When it was last told the time.
+    dtls_told_at: Instant,
     /// What a ClientHello has to begin with to be of this handshake, if this side is the responder.
     client_random: Option<[u8; 32]>,
     /// Who the remote's certificate says it is, or what is wrong with that.
@@ -200,6 +215,10 @@ pub struct DtlsSession {
     inbox_size: usize,
 
     datagrams: VecDeque<Bytes>,
+    /// Bytes of datagrams that JavaScript has given, those of them that are gone, and those for which it was told to give more.
+    datagrams_given: u64,
+    datagrams_gone: u64,
+    datagrams_told: u64,
     received: VecDeque<Bytes>,
     received_size: usize,
 
@@ -259,6 +278,7 @@ impl DtlsSession {
             is_initiator,
             packet_size: packet_size.into(),
             dtls_timeout: None,
+            dtls_told_at: now,
             client_random: None,
             claim: None,
             state: State::Handshaking,
@@ -284,6 +304,9 @@ impl DtlsSession {
             unreceived: HashSet::new(),
             inbox_size: 0,
             datagrams: VecDeque::new(),
+            datagrams_given: 0,
+            datagrams_gone: 0,
+            datagrams_told: 0,
             received: VecDeque::new(),
             received_size: 0,
             heard_at: None,
@@ -294,7 +317,7 @@ impl DtlsSession {
             rate: 0.0,
             is_due: false,
             path_told_at: None,
-            scratch: vec![0; 2048],
+            scratch: vec![0; SCRATCH],
         })
     }
 
@@ -327,18 +350,17 @@ impl DtlsSession {
             self.repeat_goodbye();
             return true;
         }
-        // Before a client knows the version, its DTLS library takes anything else for the end.
-        if self.is_initiator
-            && self.dtls.protocol_version().is_none()
-            && !record::is_server_answer(data)
+        if matches!(self.state, State::Handshaking)
+            && (data.len() > MAX_HANDSHAKE_DATAGRAM
+                || self.is_initiator
+                    && !record::is_for_initiator(data, self.dtls.protocol_version()))
         {
             return true;
         }
         self.received_bytes += data.len();
         self.local = local.or(self.local);
         let result = self
-            .dtls
-            .handle_timeout(now)
+            .tell_time(now)
             .and_then(|()| self.dtls.handle_packet(data));
         let was_handshaking = matches!(self.state, State::Handshaking);
         match result {
@@ -350,9 +372,20 @@ impl DtlsSession {
         }
     }
 
+    fn tell_time(&mut self, now: Instant) -> Result<(), dimpl::Error> {
+        self.dtls_told_at = now;
+        self.dtls.handle_timeout(now)
+    }
+
     /// Take out of the DTLS library what it has: packets, and what it received. Returns whether there was anything.
     fn drain(&mut self, now: Instant, out: &mut Events, full: bool) -> bool {
         let mut scratch = std::mem::take(&mut self.scratch);
+        let was_handshaking = matches!(self.state, State::Handshaking);
+        if was_handshaking {
+            // The DTLS library panics for want of room for the certificate, and can't have one larger than what came.
+            let most = self.received_bytes.min(MAX_CERTIFICATE);
+            scratch.resize(scratch.len().max(most), 0);
+        }
         let mut has_any = false;
         loop {
             let output = self.dtls.poll_output(&mut scratch);
@@ -361,7 +394,7 @@ impl DtlsSession {
                 Output::Packet(packet) => self.packets.push_back(packet.to_vec()),
                 Output::BufferTooSmall { needed } => scratch.resize(needed, 0),
                 Output::Timeout(at) => {
-                    self.dtls_timeout = Some(at);
+                    self.dtls_timeout = Some(at.max(self.dtls_told_at + MIN_WAIT));
                     break;
                 }
                 Output::PeerCert(der) => {
@@ -384,6 +417,9 @@ impl DtlsSession {
                 Output::CloseNotify => self.lose(CloseCause::Remote, String::new()),
                 _ => {}
             }
+        }
+        if was_handshaking && !matches!(self.state, State::Handshaking) {
+            scratch = vec![0; SCRATCH];
         }
         self.scratch = scratch;
         has_any
@@ -771,7 +807,7 @@ impl DtlsSession {
                 Output::Packet(packet) => self.packets.push_back(packet.to_vec()),
                 Output::BufferTooSmall { needed } => scratch.resize(needed, 0),
                 Output::Timeout(at) => {
-                    self.dtls_timeout = Some(at);
+                    self.dtls_timeout = Some(at.max(self.dtls_told_at + MIN_WAIT));
                     break;
                 }
                 _ => {}
@@ -947,7 +983,6 @@ impl DtlsSession {
     }
 
     fn send_datagrams(&mut self, now: Instant, out: &mut Events) {
-        let mut sent = 0;
         let mut dropped = 0;
         let most = self.packet_size - self.record_overhead() - 1;
         let mut data = Vec::with_capacity(self.packet_size);
@@ -955,7 +990,7 @@ impl DtlsSession {
             && self.flight.has_room()
             && let Some(payload) = self.datagrams.pop_front()
         {
-            sent += payload.len() as u64;
+            self.datagrams_gone += payload.len() as u64;
             if payload.len() > most {
                 dropped += 1;
                 continue;
@@ -970,8 +1005,13 @@ impl DtlsSession {
             }
             self.take_packets();
         }
-        if sent > 0 || dropped > 0 {
-            out.push(Kind::DatagramsSent, self.id, sent, dropped);
+        // So much waits here, beside what waits in JavaScript: else the path would be idle whenever JavaScript is busy.
+        let buffer = self.identity.settings.datagram_send_buffer as u64;
+        let told = self.datagrams_given.min(self.datagrams_gone + buffer);
+        if told > self.datagrams_told || dropped > 0 {
+            let more = told - self.datagrams_told;
+            self.datagrams_told = told;
+            out.push(Kind::DatagramsSent, self.id, more, dropped);
         }
     }
 
@@ -1118,7 +1158,7 @@ impl Session for DtlsSession {
         }
         if !self.is_prepared()
             && self.dtls_timeout.is_some_and(|at| now >= at)
-            && let Err(error) = self.dtls.handle_timeout(now)
+            && let Err(error) = self.tell_time(now)
         {
             self.fail(&error);
         }
@@ -1128,7 +1168,9 @@ impl Session for DtlsSession {
             association.handle_timeout(now);
             self.is_due = true;
         }
-        self.flight.handle_timeout(now);
+        if self.flight.handle_timeout(now) {
+            self.send_heartbeat(now);
+        }
         self.keep_alive(now);
     }
 
@@ -1308,6 +1350,7 @@ impl Session for DtlsSession {
 
     fn datagram(&mut self, payload: Bytes, _out: &mut Events) {
         if matches!(self.state, State::Secured | State::Closing(_)) {
+            self.datagrams_given += payload.len() as u64;
             self.datagrams.push_back(payload);
         }
     }
@@ -1343,3 +1386,6 @@ fn find(streams: &mut HashMap<u16, Stream>, stream: u64) -> Option<(u16, &mut St
     let id = u16::try_from(stream).ok()?;
     streams.get_mut(&id).map(|entry| (id, entry))
 }
+
+#[cfg(test)]
+mod tests;

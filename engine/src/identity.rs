@@ -12,7 +12,7 @@ use quinn_proto::{
 use rustls::pki_types::CertificateDer;
 
 use crate::congestion::Goodbye;
-use crate::tls::Libp2pVerifier;
+use crate::tls::{Configurations, Libp2pVerifier, OwnCertificate};
 
 /// What sessions of a scheme are made from, on either side.
 #[derive(Clone)]
@@ -63,7 +63,20 @@ impl QuicIdentity {
     /// `private_key` is protobuf-encoded, as libp2p stores keys.
     pub fn new(private_key: &[u8], settings: QuicSettings) -> Result<Self, IdentityError> {
         let keypair = Keypair::from_protobuf_encoding(private_key)?;
-        let tls = crate::tls::configurations(crate::tls::own_certificate(&keypair)?)?;
+        Self::with_certificate(crate::tls::own_certificate(&keypair)?, settings)
+    }
+
+    pub fn with_certificate(
+        own: OwnCertificate,
+        settings: QuicSettings,
+    ) -> Result<Self, IdentityError> {
+        Self::with_configurations(crate::tls::configurations(own)?, settings)
+    }
+
+    pub fn with_configurations(
+        tls: Configurations,
+        settings: QuicSettings,
+    ) -> Result<Self, IdentityError> {
         Ok(Self {
             settings,
             client: Arc::new(tls.client.try_into()?),

@@ -69,6 +69,7 @@ pub struct DtlsOptions {
     pub receive_window: u32,
     pub send_window: u32,
     pub datagram_receive_buffer: u32,
+    pub datagram_send_buffer: u32,
     pub stream_receive_queue: u32,
     pub max_packet_size: u32,
     pub allow_dtls12: bool,
@@ -110,6 +111,7 @@ impl NativeIdentity {
             receive_window: options.receive_window,
             send_window: options.send_window as usize,
             datagram_receive_buffer: options.datagram_receive_buffer as usize,
+            datagram_send_buffer: options.datagram_send_buffer as usize,
             // With none, no stream would ever be read.
             stream_receive_queue: options.stream_receive_queue.max(1) as usize,
             max_packet_size: u16::try_from(options.max_packet_size).unwrap_or(u16::MAX),

@@ -291,4 +291,7 @@ impl ClientCertVerifier for Libp2pVerifier {
 }
 
 #[cfg(test)]
+pub mod credentials;
+
+#[cfg(test)]
 mod tests;

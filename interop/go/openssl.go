@@ -171,11 +171,16 @@ func (o *opensslChild) next(buffer []byte) (int, error) {
 	return o.read(buffer)
 }
 
-// reason tells an orderly end from another one: both commands print an error before they end.
+// reason tells an orderly end from another one, by what the commands print before they end.
 func (o *opensslChild) reason(err error) error {
-	text := o.text.String()
+	text := strings.TrimSpace(o.text.String())
+	orderly := !strings.Contains(text, "\nERROR\n")
 
-	if errors.Is(err, io.EOF) && !strings.Contains(text, "ERROR") && !strings.Contains(text, "error:") {
+	if !o.server {
+		orderly = strings.HasSuffix(text, "\nclosed")
+	}
+
+	if errors.Is(err, io.EOF) && orderly {
 		return io.EOF
 	}
 

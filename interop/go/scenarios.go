@@ -341,7 +341,7 @@ func waitGone(stream *stream) error {
 	select {
 	case <-done:
 		return nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		stream.mutex.Lock()
 		defer stream.mutex.Unlock()
 

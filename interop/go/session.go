@@ -25,6 +25,7 @@ type session struct {
 	streams map[uint16]*stream
 	free    []uint16
 	next    uint16
+	resets  chan *sctp.Stream
 	// whether the end is our doing
 	ending bool
 	ended  chan struct{}
@@ -37,9 +38,10 @@ func newSession(secured *secured, server bool) (*session, error) {
 		sniffer:   newSniffer(server),
 		datagrams: make(chan []byte, 1024),
 		streams:   map[uint16]*stream{},
+		resets:    make(chan *sctp.Stream, 65536),
 		ended:     make(chan struct{}),
 	}
-	s.conn = newSCTPConn(secured.records)
+	s.conn = newSCTPConn(secured.records, s.sniffer)
 
 	if server {
 		s.next = 1
@@ -78,6 +80,7 @@ func (s *session) associate() (err error) {
 
 	if err == nil {
 		go s.accept()
+		go s.reset()
 	}
 
 	return err
@@ -130,6 +133,32 @@ func (s *session) accept() {
 
 		go stream.receive()
 		go serve(stream)
+	}
+}
+
+// reset makes the ids of streams free, one after the other. There must not be two requests under way (RFC 6525, section 5.1.1), but
+// pion sends each at once, and forgets those that are answered with "request already in progress" or "bad sequence number".
+func (s *session) reset() {
+	for {
+		select {
+		case stream := <-s.resets:
+			s.sniffer.request.Store(-1)
+
+			select {
+			case <-s.sniffer.answered:
+			default:
+			}
+
+			stream.Close()
+
+			select {
+			case <-s.sniffer.answered:
+			case <-s.ended:
+				return
+			}
+		case <-s.ended:
+			return
+		}
 	}
 }
 
@@ -228,6 +257,7 @@ func (s *session) end(err error) {
 	emit("closed", fields{
 		"how": how, "message": err.Error(), "cause": s.sniffer.abortCause, "chunks": counts,
 		"largest": s.sniffer.largest, "largestOf": s.sniffer.largestOf, "ids": len(s.sniffer.streams),
+		"resets": s.sniffer.results,
 	})
 	s.conn.Close()
 	close(s.ended)
@@ -288,6 +318,7 @@ func quicVarint(bytes []byte) (value uint64, length int) {
 // sctpConn is what the SCTP association takes for its network.
 type sctpConn struct {
 	records  records
+	sniffer  *sniffer
 	incoming chan []byte
 	closed   chan struct{}
 	once     sync.Once
@@ -295,8 +326,8 @@ type sctpConn struct {
 	deadline chan struct{}
 }
 
-func newSCTPConn(records records) *sctpConn {
-	return &sctpConn{records: records, incoming: make(chan []byte, 4096), closed: make(chan struct{}), deadline: make(chan struct{})}
+func newSCTPConn(records records, sniffer *sniffer) *sctpConn {
+	return &sctpConn{records: records, sniffer: sniffer, incoming: make(chan []byte, 4096), closed: make(chan struct{}), deadline: make(chan struct{})}
 }
 
 func (c *sctpConn) deliver(packet []byte) {
@@ -321,7 +352,11 @@ func (c *sctpConn) Read(buffer []byte) (int, error) {
 	}
 }
 
-func (c *sctpConn) Write(packet []byte) (int, error) { return c.records.Write(packet) }
+func (c *sctpConn) Write(packet []byte) (int, error) {
+	c.sniffer.sent(packet)
+
+	return c.records.Write(packet)
+}
 
 func (c *sctpConn) Close() error {
 	c.once.Do(func() { close(c.closed) })

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"iter"
+	"sync/atomic"
 )
 
 // Types of chunks (RFC 9260, section 3.2; RFC 8260, section 2.1; RFC 6525, section 3.1)
@@ -53,15 +54,19 @@ func chunks(packet []byte) iter.Seq[chunk] {
 type sniffer struct {
 	server     bool
 	counts     map[byte]int
+	results    map[uint32]int
 	largest    int
 	largestOf  []int
 	streams    map[uint16]bool
 	aborted    bool
 	abortCause int
+	// the number of our last request to reset streams, -1 while there is none, and that it has been answered
+	request  atomic.Int64
+	answered chan struct{}
 }
 
 func newSniffer(server bool) *sniffer {
-	return &sniffer{server: server, counts: map[byte]int{}, streams: map[uint16]bool{}}
+	return &sniffer{server: server, counts: map[byte]int{}, results: map[uint32]int{}, streams: map[uint16]bool{}, answered: make(chan struct{}, 1)}
 }
 
 func (s *sniffer) packet(packet []byte) {
@@ -97,6 +102,8 @@ func (s *sniffer) packet(packet []byte) {
 			s.data(chunk, 12, 8)
 		case chunkIData:
 			s.data(chunk, 16, 12)
+		case chunkReconfig:
+			s.reconfig(chunk)
 		case chunkAbort:
 			s.aborted = true
 
@@ -125,5 +132,51 @@ func (s *sniffer) data(chunk chunk, header int, label int) {
 
 	if chunk.flags&unordered != 0 {
 		violation("an unordered message", fields{"stream": stream})
+	}
+}
+
+// Parameters of a RE-CONFIG chunk (RFC 6525, section 4)
+const (
+	reconfigRequest    = 13
+	reconfigResponse   = 16
+	reconfigInProgress = 6
+)
+
+func (s *sniffer) reconfig(chunk chunk) {
+	for rest := chunk.body; len(rest) >= 4; {
+		kind, length := binary.BigEndian.Uint16(rest), int(binary.BigEndian.Uint16(rest[2:]))
+
+		if length < 4 || length > len(rest) {
+			return
+		}
+
+		if kind == reconfigResponse && length >= 12 {
+			s.reconfigResponse(binary.BigEndian.Uint32(rest[4:]), binary.BigEndian.Uint32(rest[8:]))
+		}
+
+		rest = rest[min(len(rest), (length+3)&^3):]
+	}
+}
+
+func (s *sniffer) reconfigResponse(number, result uint32) {
+	s.results[result]++
+
+	// The network may have doubled the answer to an earlier one.
+	if result == reconfigInProgress || int64(number) != s.request.Load() {
+		return
+	}
+
+	select {
+	case s.answered <- struct{}{}:
+	default:
+	}
+}
+
+// sent is given our own packets.
+func (s *sniffer) sent(packet []byte) {
+	for chunk := range chunks(packet) {
+		if chunk.kind == chunkReconfig && len(chunk.body) >= 8 && binary.BigEndian.Uint16(chunk.body) == reconfigRequest {
+			s.request.Store(int64(binary.BigEndian.Uint32(chunk.body[4:])))
+		}
 	}
 }

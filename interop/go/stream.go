@@ -172,7 +172,7 @@ func (s *stream) write(message *pb.Message) error {
 func (s *stream) endIfOver() {
 	if (s.finished || s.reset) && (s.acked || s.sentReset) && s.outbound && !s.closing {
 		s.closing = true
-		s.inner.Close()
+		s.session.resets <- s.inner
 	}
 }
 
@@ -202,7 +202,7 @@ func (s *stream) onGone(err error) {
 
 	if !s.closing {
 		s.closing = true
-		s.inner.Close()
+		s.session.resets <- s.inner
 	}
 
 	s.session.forget(s)

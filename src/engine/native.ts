@@ -22,6 +22,7 @@ export interface NativeDtlsOptions {
   receiveWindow: number
   sendWindow: number
   datagramReceiveBuffer: number
+  datagramSendBuffer: number
   streamReceiveQueue: number
   maxPacketSize: number
   allowDtls12: boolean

@@ -10,6 +10,7 @@ use super::*;
 use crate::dtls::{DtlsIdentity, DtlsSettings};
 use crate::events::{Batch, Kind, RECORD};
 use crate::identity::{QuicIdentity, QuicSettings};
+use crate::tls::{OwnCertificate, own_certificate};
 
 const A: ([u8; 4], u16) = ([10, 0, 0, 1], 4001);
 const B: ([u8; 4], u16) = ([10, 0, 0, 2], 4002);
@@ -23,37 +24,47 @@ enum Scheme {
     Dtls,
 }
 
+fn quic_settings() -> QuicSettings {
+    QuicSettings {
+        idle_timeout: Duration::from_secs(30),
+        keep_alive: Duration::from_secs(10),
+        max_streams: 4,
+        stream_receive_window: 1 << 20,
+        receive_window: 1 << 22,
+        send_window: 1 << 22,
+        datagram_receive_buffer: 1 << 16,
+        datagram_send_buffer: 1 << 16,
+        stream_receive_queue: STREAM_QUEUE,
+    }
+}
+
+fn dtls_settings() -> DtlsSettings {
+    DtlsSettings {
+        idle_timeout: Duration::from_secs(30),
+        keep_alive: Duration::from_secs(10),
+        max_streams: 4,
+        stream_receive_window: 1 << 20,
+        receive_window: 1 << 22,
+        send_window: 1 << 22,
+        datagram_receive_buffer: 1 << 16,
+        datagram_send_buffer: 1 << 16,
+        stream_receive_queue: STREAM_QUEUE,
+        max_packet_size: 1232,
+        allow_dtls12: false,
+    }
+}
+
 impl Scheme {
-    fn identity(self, key: &[u8]) -> Identity {
+    /// Of a peer that shows this certificate, be it its own or not.
+    fn identity(self, own: OwnCertificate) -> Identity {
         match self {
             Self::Quic => {
-                let settings = QuicSettings {
-                    idle_timeout: Duration::from_secs(30),
-                    keep_alive: Duration::from_secs(10),
-                    max_streams: 4,
-                    stream_receive_window: 1 << 20,
-                    receive_window: 1 << 22,
-                    send_window: 1 << 22,
-                    datagram_receive_buffer: 1 << 16,
-                    datagram_send_buffer: 1 << 16,
-                    stream_receive_queue: STREAM_QUEUE,
-                };
-                Identity::Quic(Arc::new(QuicIdentity::new(key, settings).unwrap()))
+                let identity = QuicIdentity::with_certificate(own, quic_settings());
+                Identity::Quic(Arc::new(identity.unwrap()))
             }
             Self::Dtls => {
-                let settings = DtlsSettings {
-                    idle_timeout: Duration::from_secs(30),
-                    keep_alive: Duration::from_secs(10),
-                    max_streams: 4,
-                    stream_receive_window: 1 << 20,
-                    receive_window: 1 << 22,
-                    send_window: 1 << 22,
-                    datagram_receive_buffer: 1 << 16,
-                    stream_receive_queue: STREAM_QUEUE,
-                    max_packet_size: 1232,
-                    allow_dtls12: false,
-                };
-                Identity::Dtls(Arc::new(DtlsIdentity::new(key, settings).unwrap()))
+                let identity = DtlsIdentity::with_certificate(own, dtls_settings());
+                Identity::Dtls(Arc::new(identity.unwrap()))
             }
         }
     }
@@ -79,6 +90,8 @@ macro_rules! for_every_scheme {
     };
 }
 
+mod security;
+
 /// One end: a core, its address, and everything it has said.
 struct End {
     core: Core,
@@ -92,12 +105,12 @@ struct End {
 impl End {
     fn new(scheme: Scheme, address: ([u8; 4], u16)) -> Self {
         let keypair = libp2p_identity::Keypair::generate_ed25519();
-        let key = keypair.to_protobuf_encoding().unwrap();
+        let own = own_certificate(&keypair).unwrap();
         Self {
             core: Core::new(false, false, Limits::default()),
             address: address.into(),
             scheme,
-            identity: scheme.identity(&key),
+            identity: scheme.identity(own),
             peer_id: keypair.public().to_peer_id().to_bytes(),
             batches: Vec::new(),
         }
@@ -205,6 +218,9 @@ impl End {
     }
 }
 
+/// Knows a datagram by its number, counted over both directions.
+type Change = Box<dyn FnMut(usize, &mut Vec<u8>)>;
+
 struct Net {
     a: End,
     b: End,
@@ -214,6 +230,10 @@ struct Net {
     sent: Vec<(SocketAddr, Vec<u8>)>,
     /// Which datagrams (counted over both directions) vanish.
     lose: fn(usize) -> bool,
+    /// What becomes of them on their way.
+    change: Change,
+    /// Whether each is followed by all that its sender has sent before.
+    repeat: bool,
 }
 
 impl Net {
@@ -229,6 +249,8 @@ impl Net {
             first_flight: Vec::new(),
             sent: Vec::new(),
             lose: |_| false,
+            change: Box::new(|_, _| {}),
+            repeat: false,
         }
     }
 
@@ -252,7 +274,13 @@ impl Net {
                             continue;
                         }
                         let remote: SocketAddr = from.address;
-                        to.hear(self.now, remote, datagram);
+                        let mut datagram = datagram.to_vec();
+                        (self.change)(number, &mut datagram);
+                        to.hear(self.now, remote, &datagram);
+                        let earlier = self.sent.iter().filter(|_| self.repeat);
+                        for (_, datagram) in earlier.filter(|(sender, _)| *sender == remote) {
+                            to.hear(self.now, remote, datagram);
+                        }
                     }
                 }
                 from.collect();
@@ -268,7 +296,10 @@ impl Net {
     fn run(&mut self, limit: Duration) {
         let end = self.now + limit;
         self.deliver_all();
+        let mut wakings = 0;
         loop {
+            wakings += 1;
+            assert!(wakings < 100_000, "waking never ends");
             let next = [self.a.core.poll_timeout(), self.b.core.poll_timeout()]
                 .into_iter()
                 .flatten()
@@ -313,12 +344,16 @@ impl Net {
     }
 
     /// Both sides agreed, and the responder has the first flight.
-    fn secure(&mut self) {
+    fn attempt(&mut self) {
         self.initiate(1400);
         let early = self.first_flight.clone();
         self.respond(early);
         self.proceed(false);
         self.run(Duration::from_secs(5));
+    }
+
+    fn secure(&mut self) {
+        self.attempt();
         assert!(self.a.secured_peer().is_some() && self.b.secured_peer().is_some());
     }
 }

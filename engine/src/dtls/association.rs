@@ -1,7 +1,7 @@
 //! The SCTP association inside of a DTLS session (RFC 8261), one packet in each record. Sans-IO.
 //!
 //! `sctp-proto` does the protocol. What it has no means for is done here beside it: heartbeats (RFC 9260, section 8.3), an
-//! abort with a code, and to know how much of what was written has not been sent yet.
+//! abort with a code, to know how much of what was written has not been sent yet, and to keep to the size of packets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ const DATA_HEADER: usize = 16;
 const DATA: u8 = 0;
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
+const SACK: u8 = 3;
 const HEARTBEAT: u8 = 4;
 const HEARTBEAT_ACK: u8 = 5;
 const ABORT: u8 = 6;
@@ -59,6 +60,7 @@ pub struct Association {
     remote: SocketAddr,
     transport: Arc<TransportConfig>,
     inner: Option<(AssociationHandle, sctp_proto::Association)>,
+    packet_size: usize,
     max_streams: u16,
     /// What the remote's packets say in their INIT: with it ours are addressed.
     remote_tag: Option<u32>,
@@ -98,6 +100,7 @@ impl Association {
             remote,
             transport,
             inner: None,
+            packet_size,
             max_streams,
             remote_tag: None,
             remote_max_streams: u16::MAX,
@@ -111,18 +114,26 @@ impl Association {
         let mut config = ClientConfig::new();
         config.transport = self.transport.clone();
         self.inner = Some(self.endpoint.connect(config, self.remote)?);
+        // What it remembers of each that the remote asks for, it never forgets.
+        self.endpoint.reject_new_associations();
         Ok(())
     }
 
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Option<Signal> {
         let signal = self.look_at(packet);
-        if matches!(signal, Some(Signal::Alive(_))) {
-            return signal;
-        }
-        let packet = Bytes::copy_from_slice(packet);
+        let packet = if matches!(signal, Some(Signal::Alive(_))) {
+            // `sctp-proto` does not read a packet with a chunk that it does not know.
+            match without(packet, HEARTBEAT_ACK) {
+                Some(rest) => rest,
+                None => return signal,
+            }
+        } else {
+            Bytes::copy_from_slice(packet)
+        };
         match self.endpoint.handle(now, self.remote, None, None, packet)? {
             (handle, DatagramEvent::NewAssociation(association)) if self.inner.is_none() => {
                 self.inner = Some((handle, association));
+                self.endpoint.reject_new_associations();
             }
             (handle, DatagramEvent::AssociationEvent(event)) => {
                 if let Some((known, association)) = &mut self.inner
@@ -168,6 +179,12 @@ impl Association {
             if let Some(transmit) = association.poll_transmit(now) {
                 take_payload(transmit.payload, &mut packets);
             }
+        }
+        if packets.iter().any(|it| it.len() > self.packet_size) {
+            packets = std::mem::take(&mut packets)
+                .into_iter()
+                .flat_map(|it| fit(it, self.packet_size))
+                .collect();
         }
         for packet in &packets {
             self.count_sent(packet);
@@ -270,9 +287,7 @@ impl Association {
         packet.put_u32(self.remote_tag?);
         packet.put_u32(0);
         packet.put_slice(chunk);
-        let checksum = CRC32C.checksum(&packet);
-        packet[8..12].copy_from_slice(&checksum.to_le_bytes());
-        Some(packet.freeze())
+        Some(sealed(packet))
     }
 
     fn look_at(&mut self, packet: &[u8]) -> Option<Signal> {
@@ -323,18 +338,148 @@ fn take_payload(payload: Payload, packets: &mut Vec<Bytes>) {
     }
 }
 
+/// With the checksum that it has to have (RFC 9260, section 6.8).
+fn sealed(mut packet: BytesMut) -> Bytes {
+    packet[8..12].fill(0);
+    let checksum = CRC32C.checksum(&packet);
+    packet[8..12].copy_from_slice(&checksum.to_le_bytes());
+    packet.freeze()
+}
+
+/// A packet as several that are no larger than this. When `sctp-proto` bundles chunks, it counts neither their padding nor the header
+/// of the last; and it tells of every gap in what has arrived, however many there are.
+fn fit(packet: Bytes, size: usize) -> Vec<Bytes> {
+    if packet.len() <= size {
+        return vec![packet];
+    }
+    let header = &packet[..COMMON_HEADER];
+    let mut packets = Vec::new();
+    let mut part = BytesMut::from(header);
+    for (kind, flags, value) in raw_chunks(&packet) {
+        let chunk = encode_chunk(kind, flags, value, size - COMMON_HEADER);
+        if part.len() > COMMON_HEADER && part.len() + chunk.len() > size {
+            packets.push(sealed(std::mem::replace(&mut part, BytesMut::from(header))));
+        }
+        part.put_slice(&chunk);
+    }
+    packets.push(sealed(part));
+    packets
+}
+
+/// A packet's other chunks; nothing if there are none.
+fn without(packet: &[u8], unwanted: u8) -> Option<Bytes> {
+    let mut rest = BytesMut::from(packet.get(..COMMON_HEADER)?);
+    for (kind, flags, value) in raw_chunks(packet).filter(|(kind, ..)| *kind != unwanted) {
+        rest.put_slice(&encode_chunk(kind, flags, value, usize::MAX));
+    }
+    (rest.len() > COMMON_HEADER).then(|| sealed(rest))
+}
+
+fn encode_chunk(kind: u8, flags: u8, value: &[u8], most: usize) -> BytesMut {
+    let mut chunk = BytesMut::with_capacity(CHUNK_HEADER + value.len() + 3);
+    chunk.put_u8(kind);
+    chunk.put_u8(flags);
+    chunk.put_u16((CHUNK_HEADER + value.len()) as u16);
+    chunk.put_slice(value);
+    if kind == SACK && chunk.len() > most {
+        shorten_sack(&mut chunk, most);
+    }
+    chunk.resize(chunk.len().next_multiple_of(4), 0);
+    chunk
+}
+
+/// Tell of as many gaps as there is room for, the first ones (RFC 9260, section 3.3.4): the others are told of later.
+fn shorten_sack(chunk: &mut BytesMut, most: usize) {
+    const GAPS: usize = CHUNK_HEADER + 12;
+    let told = u16::from_be_bytes([chunk[GAPS - 4], chunk[GAPS - 3]]);
+    let gaps = told.min((most.saturating_sub(GAPS) / 4) as u16);
+    chunk.truncate(GAPS + 4 * usize::from(gaps));
+    let length = chunk.len() as u16;
+    chunk[2..4].copy_from_slice(&length.to_be_bytes());
+    chunk[GAPS - 4..GAPS - 2].copy_from_slice(&gaps.to_be_bytes());
+    // No duplicates
+    chunk[GAPS - 2..GAPS].fill(0);
+}
+
 /// The chunks of a packet: their types and values (RFC 9260, section 3.2).
 fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    raw_chunks(packet).map(|(kind, _, value)| (kind, value))
+}
+
+/// With their flags.
+fn raw_chunks(packet: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
     let mut rest = packet.get(COMMON_HEADER..).unwrap_or_default();
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
-        let kind = rest[0];
+        let (kind, flags) = (rest[0], rest[1]);
         let value = rest.get(CHUNK_HEADER..length)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
+        Some((kind, flags, value))
     })
 }
 
 fn u32_at(data: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(data[at..at + 4].try_into().expect("four bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet_of(chunks: &[(u8, Vec<u8>)]) -> Bytes {
+        let mut packet = BytesMut::from(&[0x13, 0x88, 0x13, 0x88, 1, 2, 3, 4, 0, 0, 0, 0][..]);
+        for (kind, value) in chunks {
+            packet.put_slice(&encode_chunk(*kind, 3, value, usize::MAX));
+        }
+        sealed(packet)
+    }
+
+    fn values(packets: &[Bytes]) -> Vec<(u8, u8, Vec<u8>)> {
+        packets
+            .iter()
+            .flat_map(|it| raw_chunks(it))
+            .map(|(kind, flags, value)| (kind, flags, value.to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn a_packet_that_is_too_large_becomes_several() {
+        let chunks: Vec<_> = (0..80).map(|n| (DATA, vec![n; 13])).collect();
+        let packet = packet_of(&chunks);
+        assert!(packet.len() > 1200);
+        let packets = fit(packet.clone(), 1200);
+        assert_eq!(packets.len(), 2);
+        assert_eq!(values(&packets), values(&[packet]));
+        for packet in packets {
+            assert!(packet.len() <= 1200);
+            assert_eq!(sealed(BytesMut::from(&packet[..])), packet);
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_tells_of_the_gaps_that_fit() {
+        let mut value = vec![9; 12];
+        value[8..12].copy_from_slice(&[1, 144, 0, 2]);
+        value.extend((0..400_u16).flat_map(|n| [n.to_be_bytes(), n.to_be_bytes()].concat()));
+        value.extend([7; 8]);
+        let packets = fit(packet_of(&[(SACK, value.clone())]), 1200);
+        assert_eq!(packets.len(), 1);
+        assert!(packets[0].len() <= 1200);
+        let (_, _, shorter) = values(&packets).remove(0);
+        let gaps = usize::from(u16::from_be_bytes([shorter[8], shorter[9]]));
+        assert_eq!(gaps, (1200 - COMMON_HEADER - CHUNK_HEADER - 12) / 4);
+        assert_eq!(shorter[10..12], [0, 0]);
+        assert_eq!(shorter[12..], value[12..12 + 4 * gaps]);
+    }
+
+    #[test]
+    fn what_comes_with_the_answer_to_a_heartbeat_is_not_lost() {
+        let packet = packet_of(&[(HEARTBEAT_ACK, vec![1; 12]), (DATA, vec![2; 20])]);
+        let rest = without(&packet, HEARTBEAT_ACK).unwrap();
+        assert_eq!(rest, packet_of(&[(DATA, vec![2; 20])]));
+        assert_eq!(
+            without(&packet_of(&[(HEARTBEAT_ACK, vec![1; 12])]), HEARTBEAT_ACK),
+            None
+        );
+    }
 }

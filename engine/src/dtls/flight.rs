@@ -16,12 +16,17 @@ const INITIAL_WINDOW: usize = 64 * 1024;
 const MAX_WINDOW: usize = 4 * 1024 * 1024;
 
 /// What is left of the window after an answer has failed to come, and the part of what is answered by which it then grows.
-const REDUCTION: f64 = 0.7;
-const GROWTH: usize = 4;
+const REDUCTION: f64 = 0.8;
+const GROWTH: usize = 16;
 
 /// An answer is waited for as long as this many round trips, and at least so long.
 const ANSWER_ROUND_TRIPS: u32 = 4;
 const MIN_ANSWER_TIME: Duration = Duration::from_millis(200);
+
+/// If no answer comes for so many round trips, and at least so long, another heartbeat goes: its answer says what became of the
+/// last ones.
+const PROBE_ROUND_TRIPS: u32 = 2;
+const MIN_PROBE_TIME: Duration = Duration::from_millis(4);
 
 /// Before a round trip was measured.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -44,6 +49,8 @@ pub struct Flight {
     /// Oldest first.
     marks: VecDeque<Mark>,
     last_number: u64,
+    /// When to ask once more, if no answer comes until then.
+    probe_at: Option<Instant>,
     /// Marks up to it were sent before the window was made smaller.
     reduced_at: u64,
     rtt: Option<Duration>,
@@ -59,6 +66,7 @@ impl Default for Flight {
             marked: 0,
             marks: VecDeque::new(),
             last_number: 0,
+            probe_at: None,
             reduced_at: 0,
             rtt: None,
             min_rtt: None,
@@ -83,6 +91,9 @@ impl Flight {
     /// A heartbeat of this number goes now.
     pub fn mark(&mut self, now: Instant) -> u64 {
         self.last_number += 1;
+        if self.unmarked > 0 {
+            self.probe_at = Some(now + self.probe_time());
+        }
         self.marked += self.unmarked;
         self.marks.push_back(Mark {
             number: self.last_number,
@@ -118,6 +129,10 @@ impl Flight {
             }
         }
         self.marked -= answered;
+        self.probe_at = self
+            .probe_at
+            .filter(|_| self.marked > 0)
+            .map(|_| now + self.probe_time());
         if is_one_missing {
             self.reduce();
         } else if self.window < self.threshold {
@@ -128,12 +143,14 @@ impl Flight {
         self.window = self.window.min(MAX_WINDOW);
     }
 
-    /// When to give up waiting for an answer.
+    /// When to ask once more, or to give up waiting for an answer.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.marks.front()?.at + self.answer_time())
+        let answer_by = self.marks.front()?.at + self.answer_time();
+        Some(self.probe_at.map_or(answer_by, |at| at.min(answer_by)))
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Returns whether a heartbeat has to go.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let answer_time = self.answer_time();
         while let Some(mark) = self.marks.front()
             && now >= mark.at + answer_time
@@ -144,6 +161,8 @@ impl Flight {
             }
             self.marks.pop_front();
         }
+        // Once: what is not answered then is given up.
+        self.marked > 0 && self.probe_at.take_if(|at| now >= *at).is_some()
     }
 
     pub fn rtt(&self) -> Option<Duration> {
@@ -152,6 +171,10 @@ impl Flight {
 
     pub fn min_rtt(&self) -> Duration {
         self.min_rtt.unwrap_or(INITIAL_RTT)
+    }
+
+    fn probe_time(&self) -> Duration {
+        MIN_PROBE_TIME.max(self.rtt.unwrap_or(INITIAL_RTT) * PROBE_ROUND_TRIPS)
     }
 
     fn answer_time(&self) -> Duration {
@@ -242,10 +265,27 @@ mod tests {
         let now = Instant::now();
         fill(&mut flight, now);
         assert!(!flight.has_room());
+        let probe_at = flight.poll_timeout().unwrap();
+        assert!(flight.handle_timeout(probe_at));
+        flight.mark(probe_at);
+        assert!(!flight.has_room());
         let at = flight.poll_timeout().unwrap();
-        flight.handle_timeout(at);
-        assert!(flight.has_room() && flight.poll_timeout().is_none());
+        assert!(at > probe_at && !flight.handle_timeout(at));
+        assert!(flight.has_room() && flight.marked == 0);
         assert!((MIN_WINDOW..INITIAL_WINDOW).contains(&flight.window));
+    }
+
+    #[test]
+    fn the_answer_to_another_heartbeat_says_what_became_of_the_last_ones() {
+        let mut flight = Flight::default();
+        let now = Instant::now();
+        fill(&mut flight, now);
+        let probe_at = flight.poll_timeout().unwrap();
+        assert!(flight.handle_timeout(probe_at) && !flight.has_room());
+        let number = flight.mark(probe_at);
+        flight.answered(number, probe_at + RTT);
+        assert!(flight.has_room() && flight.window < INITIAL_WINDOW);
+        assert_eq!(flight.poll_timeout(), None);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub struct DtlsSettings {
     pub receive_window: u32,
     pub send_window: usize,
     pub datagram_receive_buffer: usize,
+    pub datagram_send_buffer: usize,
     /// How many bytes of a stream may be under way to JavaScript, or wait there.
     pub stream_receive_queue: usize,
     /// The largest UDP payload that is sent, if the path carries it.

@@ -1,5 +1,7 @@
 //! What can be told of a datagram of DTLS from outside (RFC 9147, section 4.1; RFC 6347, section 4.1).
 
+use dimpl::ProtocolVersion;
+
 /// A record's header in plain text: type, version, epoch, sequence number, length.
 const HEADER: usize = 13;
 /// A handshake message's: type, length, message sequence, fragment offset, fragment length.
@@ -10,6 +12,16 @@ const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 const HELLO_VERIFY_REQUEST: u8 = 3;
+
+/// The first byte of a protected record's header (RFC 9147, section 4).
+const PROTECTED_MASK: u8 = 0b1110_0000;
+const PROTECTED: u8 = 0b0010_0000;
+const HAS_LONG_NUMBER: u8 = 0b0000_1000;
+const HAS_LENGTH: u8 = 0b0000_0100;
+
+/// The most bytes of an answer to a ClientHello. Of a retry the client repeats the cookie, and the DTLS library has no more room
+/// than for a flight of twelve records.
+const MAX_ANSWER: usize = 2048;
 
 /// Whether a datagram is of DTLS, by its first byte (RFC 9443, section 3).
 pub fn is_record(data: &[u8]) -> bool {
@@ -29,12 +41,68 @@ pub fn client_random(data: &[u8]) -> Option<[u8; RANDOM]> {
     data.get(at..at + RANDOM)?.try_into().ok()
 }
 
-/// Whether a datagram begins with what a server can answer to a ClientHello.
-pub fn is_server_answer(data: &[u8]) -> bool {
-    matches!(
-        message_type(data),
-        Some(SERVER_HELLO | HELLO_VERIFY_REQUEST)
-    )
+/// Whether an initiator can take a datagram: everything in plain text may be forged by whoever knows the addresses, and of a server
+/// it needs no more than the answer to its ClientHello. `version` is the one agreed on.
+pub fn is_for_initiator(data: &[u8], version: Option<ProtocolVersion>) -> bool {
+    let has_answer = message_type(data).is_some_and(is_answer);
+    let mut has_others = false;
+    let mut has_too_large = false;
+    for (kind, content) in plain_records(data) {
+        has_others |= kind != HANDSHAKE;
+        for (kind, length) in messages(content).filter(|_| kind == HANDSHAKE) {
+            has_others |= !is_answer(kind);
+            has_too_large |= is_answer(kind) && length > MAX_ANSWER;
+        }
+    }
+    let is_expected = match version {
+        None => has_answer,
+        Some(ProtocolVersion::DTLS1_3) => !has_others,
+        Some(_) => true,
+    };
+    is_expected && !has_too_large
+}
+
+fn is_answer(message: u8) -> bool {
+    matches!(message, SERVER_HELLO | HELLO_VERIFY_REQUEST)
+}
+
+/// The records in plain text of a datagram: their types and contents.
+fn plain_records(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        loop {
+            let first = *rest.first()?;
+            let header = if first & PROTECTED_MASK != PROTECTED {
+                HEADER
+            } else if first & HAS_LENGTH == 0 {
+                return None;
+            } else {
+                4 + usize::from(first & HAS_LONG_NUMBER != 0)
+            };
+            let length = rest.get(header - 2..header)?;
+            let end = header + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            let content = rest.get(header..end)?;
+            rest = &rest[end..];
+            if header == HEADER {
+                return Some((first, content));
+            }
+        }
+    })
+}
+
+/// The handshake messages in a record: their types, and their lengths, of which it may have a part.
+fn messages(content: &[u8]) -> impl Iterator<Item = (u8, usize)> {
+    let mut rest = content;
+    std::iter::from_fn(move || {
+        let header = rest.get(..MESSAGE_HEADER)?;
+        let length = |at| {
+            usize::from(header[at]) << 16
+                | usize::from(header[at + 1]) << 8
+                | usize::from(header[at + 2])
+        };
+        rest = rest.get(MESSAGE_HEADER + length(9)..).unwrap_or_default();
+        Some((header[0], length(1)))
+    })
 }
 
 /// The type of the handshake message that a datagram begins with, if that is not encrypted.

@@ -1,56 +1,11 @@
 //! Who gets through a handshake, and who does not (libp2p TLS specification, "Peer Authentication").
 
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConnection, ServerConnection};
 
+use super::credentials::{ALWAYS, Credentials, VECTORS, from_hex, signed_key};
 use super::*;
 
-/// An extension's content, by the certificate's public key.
-type Content<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
-
-const EXTENSION: &[u64] = &[1, 3, 6, 1, 4, 1, 53594, 1, 1];
-
-/// A certificate and its key, as an attacker would put them together.
-struct Credentials {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
 impl Credentials {
-    fn honest(identity: &Keypair) -> Self {
-        let (certificate, key) = certificate::generate(identity).unwrap();
-        Self {
-            chain: vec![certificate],
-            key,
-        }
-    }
-
-    /// A self-signed certificate with these extensions, valid until this year.
-    fn made(extensions: &[Content], until: i32) -> Self {
-        Self::named("", extensions, until)
-    }
-
-    /// The same with a name, which libp2p has no use for.
-    fn named(name: &str, extensions: &[Content], until: i32) -> Self {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let mut params = rcgen::CertificateParams::default();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, name);
-        params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        for content in extensions {
-            let content = content(&key.public_key_der());
-            params
-                .custom_extensions
-                .push(rcgen::CustomExtension::from_oid_content(EXTENSION, content));
-        }
-        let certificate = params.self_signed(&key).unwrap();
-        Self {
-            chain: vec![certificate.into()],
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-        }
-    }
-
     fn resolver(&self) -> Arc<SingleCertAndKey> {
         let signer = provider()
             .key_provider
@@ -82,21 +37,6 @@ impl Credentials {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config
     }
-}
-
-/// The extension's content: an identity's public key, and a signature over the certificate's key. DER by hand: all lengths
-/// are below 128.
-fn signed_key(claimed: &Keypair, signer: &Keypair, certificate_key: &[u8]) -> Vec<u8> {
-    let public_key = claimed.public().encode_protobuf();
-    let signature = signer
-        .sign(&[b"libp2p-tls-handshake:", certificate_key].concat())
-        .unwrap();
-    let mut content = vec![0x04, public_key.len() as u8];
-    content.extend(public_key);
-    content.extend([0x04, signature.len() as u8]);
-    content.extend(signature);
-    content.splice(0..0, [0x30, content.len() as u8]);
-    content
 }
 
 /// Errors if either side refuses the other.
@@ -179,7 +119,7 @@ fn the_certificates_remembered_are_bounded() {
 fn a_certificate_far_larger_than_needed_is_not_remembered_and_gets_through() {
     let identity = Keypair::generate_ed25519();
     let content = |key: &[u8]| signed_key(&identity, &identity, key);
-    let large = Credentials::named(&"x".repeat(MAX_REMEMBERED), &[&content], 4000);
+    let large = Credentials::named(&"x".repeat(MAX_REMEMBERED), &[&content], ALWAYS);
     let verifier = Libp2pVerifier::default();
     verifier.verify(&large.chain[0], &[]).unwrap();
     assert!(verifier.verified.lock().unwrap().is_empty());
@@ -191,52 +131,49 @@ fn a_certificate_far_larger_than_needed_is_not_remembered_and_gets_through() {
 #[test]
 fn a_well_made_certificate_of_our_own_making_gets_through() {
     let identity = Keypair::generate_ed25519();
-    let made = Credentials::made(&[&|key| signed_key(&identity, &identity, key)], 4000);
+    let made = Credentials::made(&[&|key| signed_key(&identity, &identity, key)], ALWAYS);
     assert!(!refused(&made));
 }
 
 #[test]
 fn a_replayed_certificate_without_its_private_key_is_refused() {
-    let victim = Credentials::honest(&Keypair::generate_ed25519());
-    let own = Credentials::honest(&Keypair::generate_ed25519());
-    let chain = victim.chain;
-    assert!(refused(&Credentials {
-        chain,
-        key: own.key
-    }));
+    assert!(refused(&Credentials::replayed()));
 }
 
 #[test]
 fn anothers_public_key_in_the_extension_is_refused() {
-    let (victim, own) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-    let forged = Credentials::made(&[&|key| signed_key(&victim, &own, key)], 4000);
-    assert!(refused(&forged));
+    assert!(refused(&Credentials::claimed()));
 }
 
 #[test]
 fn anothers_signature_over_another_certificates_key_is_refused() {
-    let victim = Keypair::generate_ed25519();
-    let forged = Credentials::made(&[&|_| signed_key(&victim, &victim, b"another key")], 4000);
-    assert!(refused(&forged));
+    assert!(refused(&Credentials::transplanted()));
 }
 
 #[test]
-fn an_expired_certificate_is_refused() {
-    let identity = Keypair::generate_ed25519();
-    let expired = Credentials::made(&[&|key| signed_key(&identity, &identity, key)], 2020);
-    assert!(refused(&expired));
+fn a_certificate_is_refused_before_and_after_its_time() {
+    assert!(!refused(&Credentials::valid_in(ALWAYS)));
+    assert!(refused(&Credentials::valid_in(1975..2020)));
+    assert!(refused(&Credentials::valid_in(3999..4000)));
 }
 
 #[test]
-fn a_certificate_without_the_extension_is_refused() {
-    assert!(refused(&Credentials::made(&[], 4000)));
+fn a_certificate_has_exactly_one_extension() {
+    assert!(!refused(&Credentials::with_extensions(1)));
+    assert!(refused(&Credentials::with_extensions(0)));
+    assert!(refused(&Credentials::with_extensions(2)));
 }
 
 #[test]
-fn a_certificate_with_two_extensions_is_refused() {
-    let identity = Keypair::generate_ed25519();
-    let content = |key: &[u8]| signed_key(&identity, &identity, key);
-    assert!(refused(&Credentials::made(&[&content, &content], 4000)));
+fn the_test_vectors_of_the_specification_are_judged_as_it_says() {
+    for (name, peer, der) in VECTORS {
+        let certificate = CertificateDer::from(from_hex(der));
+        let verifier = Libp2pVerifier::default();
+        let verified = verifier.verify(&certificate, &[]).is_ok();
+        assert_eq!(verified, peer.is_some(), "{name}");
+        let known = verifier.peer_of(&certificate).map(|it| it.to_string());
+        assert_eq!(known.as_deref(), *peer, "{name}");
+    }
 }
 
 #[test]

@@ -52,6 +52,11 @@ export interface DtlsInit extends SessionQueues {
   datagramReceiveBuffer?: number
 
   /**
+   * How many bytes of datagrams may wait for the path to carry them, beside those of `datagramSendQueue`. Default: 256 KiB.
+   */
+  datagramSendBuffer?: number
+
+  /**
    * The most bytes of UDP payload that are sent in a packet, from 576 to 65,507. The default fits every IPv6 path (RFC 8200,
    * section 5); where the path is known to carry less, that counts. Default: 1,232.
    */
@@ -73,6 +78,7 @@ const DEFAULTS: Required<Omit<DtlsInit, 'allowDtls12'>> = {
   receiveWindow: 16 * 1024 * 1024,
   sendWindow: 8 * 1024 * 1024,
   datagramReceiveBuffer: 1024 * 1024,
+  datagramSendBuffer: 256 * 1024,
   maxPacketSize: 1_232
 }
 

@@ -1,0 +1,368 @@
+//! What a session of DTLS bears from those who are nobody yet, and from a peer that means ill.
+
+use quinn_proto::EndpointConfig;
+
+use super::*;
+use crate::events::{Batch, RECORD};
+use crate::tls::credentials::{Credentials, VECTORS, from_hex};
+
+const A: ([u8; 4], u16) = ([10, 0, 0, 1], 4001);
+const B: ([u8; 4], u16) = ([10, 0, 0, 2], 4002);
+
+fn settings() -> DtlsSettings {
+    DtlsSettings {
+        idle_timeout: Duration::from_secs(30),
+        keep_alive: Duration::from_secs(10),
+        max_streams: 16,
+        stream_receive_window: 1 << 18,
+        receive_window: 1 << 20,
+        send_window: 1 << 20,
+        datagram_receive_buffer: 1 << 16,
+        datagram_send_buffer: 1 << 16,
+        stream_receive_queue: 1 << 18,
+        max_packet_size: 1232,
+        allow_dtls12: false,
+    }
+}
+
+/// A session, and what it has said.
+struct End {
+    session: DtlsSession,
+    endpoint: Endpoint,
+    out: Events,
+    batches: Vec<Batch>,
+    wakings: usize,
+}
+
+impl End {
+    fn new(is_initiator: bool, now: Instant) -> Self {
+        let own = Credentials::with_extensions(1).own();
+        let identity = Arc::new(DtlsIdentity::with_certificate(own, settings()).unwrap());
+        let peer = Peer {
+            remote: if is_initiator { B } else { A }.into(),
+            local: None,
+            max_udp_payload: 1452,
+        };
+        let session = if is_initiator {
+            DtlsSession::initiate(1, now, identity, peer)
+        } else {
+            DtlsSession::respond(1, now, identity, peer)
+        };
+        Self {
+            session: session.unwrap(),
+            endpoint: Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None),
+            out: Events::default(),
+            batches: Vec::new(),
+            wakings: 0,
+        }
+    }
+
+    fn hear(&mut self, now: Instant, data: &[u8]) {
+        self.session
+            .handle_datagram(now, None, data, &mut self.out, false);
+        self.process(now);
+    }
+
+    fn process(&mut self, now: Instant) {
+        self.session
+            .process(now, &mut self.endpoint, &mut self.out, &|_| false);
+        while let Some(batch) = self.out.pop() {
+            self.batches.push(batch);
+        }
+    }
+
+    fn say(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let mut said = Vec::new();
+        self.process(now);
+        let mut buf = Vec::new();
+        while let Some(transmit) = self.session.poll_transmit(now, 1, &mut buf) {
+            said.push(buf[..transmit.size].to_vec());
+            buf.clear();
+        }
+        said
+    }
+
+    /// Everything that is due in this time; returns what it said meanwhile.
+    fn pass(&mut self, now: &mut Instant, time: Duration) -> Vec<Vec<u8>> {
+        let end = *now + time;
+        let mut said = self.say(*now);
+        while let Some(at) = self.session.poll_timeout().filter(|at| *at <= end) {
+            *now = at.max(*now);
+            self.session.handle_timeout(*now);
+            said.extend(self.say(*now));
+            self.wakings += 1;
+            assert!(self.wakings < 10_000, "waking never ends");
+            if self.session.is_drained() {
+                break;
+            }
+        }
+        *now = end;
+        said
+    }
+
+    fn notices(&self) -> impl Iterator<Item = &Notice> {
+        self.batches.iter().flat_map(|batch| &batch.notices)
+    }
+
+    fn is_secured(&self) -> bool {
+        self.notices()
+            .any(|it| matches!(it, Notice::Secured { .. }))
+    }
+
+    fn closed(&self) -> Option<CloseCause> {
+        self.notices().find_map(|notice| match notice {
+            Notice::Closed { cause, .. } => Some(*cause),
+            _ => None,
+        })
+    }
+
+    fn count(&self, kind: Kind) -> usize {
+        self.batches
+            .iter()
+            .flat_map(|batch| batch.records.chunks_exact(RECORD))
+            .filter(|record| record[0] == f64::from(kind as u8))
+            .count()
+    }
+}
+
+/// Two sessions that hear each other.
+struct Pair {
+    a: End,
+    b: End,
+    now: Instant,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            a: End::new(true, now),
+            b: End::new(false, now),
+            now,
+        }
+    }
+
+    fn exchange(&mut self) {
+        loop {
+            let (from_a, from_b) = (self.a.say(self.now), self.b.say(self.now));
+            if from_a.is_empty() && from_b.is_empty() {
+                return;
+            }
+            from_a.iter().for_each(|it| self.b.hear(self.now, it));
+            from_b.iter().for_each(|it| self.a.hear(self.now, it));
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.exchange();
+        loop {
+            let next = [self.a.session.poll_timeout(), self.b.session.poll_timeout()];
+            let next = next.into_iter().flatten().min();
+            let Some(at) = next.filter(|at| *at <= end) else {
+                break;
+            };
+            self.now = self.now.max(at);
+            assert!(!self.a.session.is_drained() && !self.b.session.is_drained());
+            self.a.session.handle_timeout(self.now);
+            self.b.session.handle_timeout(self.now);
+            self.exchange();
+        }
+        self.now = end;
+    }
+
+    fn secured() -> Self {
+        let mut pair = Self::new();
+        pair.run(Duration::from_secs(5));
+        assert!(pair.a.is_secured() && pair.b.is_secured());
+        pair
+    }
+
+    /// Whether datagrams get through both ways.
+    fn works(&mut self) -> bool {
+        let before = (self.a.count(Kind::Datagram), self.b.count(Kind::Datagram));
+        for end in [&mut self.a, &mut self.b] {
+            let payload = Bytes::from_static(b"still there");
+            end.session.datagram(payload, &mut end.out);
+        }
+        self.run(Duration::from_secs(1));
+        let after = (self.a.count(Kind::Datagram), self.b.count(Kind::Datagram));
+        after == (before.0 + 1, before.1 + 1)
+    }
+}
+
+/// A record in plain text (RFC 9147, section 4).
+fn plain_record(kind: u8, epoch: u16, number: u16, content: &[u8]) -> Vec<u8> {
+    let mut record = vec![kind, 254, 253];
+    record.extend(epoch.to_be_bytes());
+    record.extend([0, 0, 0, 0]);
+    record.extend(number.to_be_bytes());
+    record.extend((content.len() as u16).to_be_bytes());
+    record.extend(content);
+    record
+}
+
+/// A handshake message (RFC 9147, section 5.2).
+fn handshake_message(kind: u8, number: u16, body: &[u8]) -> Vec<u8> {
+    let length = &(body.len() as u32).to_be_bytes()[1..];
+    let mut message = vec![kind];
+    message.extend(length);
+    message.extend(number.to_be_bytes());
+    message.extend([0, 0, 0]);
+    message.extend(length);
+    message.extend(body);
+    message
+}
+
+/// The body of a HelloRetryRequest with so large a cookie (RFC 8446, section 4.1.4).
+fn hello_retry_request(cookie: usize) -> Vec<u8> {
+    let mut body = vec![254, 253];
+    body.extend(from_hex(
+        "cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c",
+    ));
+    // No session id, TLS_AES_128_GCM_SHA256, no compression.
+    body.extend([0, 0x13, 1, 0]);
+    let mut extensions = vec![0, 43, 0, 2, 254, 252, 0, 44];
+    extensions.extend((cookie as u16 + 2).to_be_bytes());
+    extensions.extend((cookie as u16).to_be_bytes());
+    extensions.extend(vec![7; cookie]);
+    body.extend((extensions.len() as u16).to_be_bytes());
+    body.extend(extensions);
+    body
+}
+
+/// All that somebody can send who knows no more than both addresses.
+fn forgeries() -> Vec<Vec<u8>> {
+    let mut forgeries = Vec::new();
+    let stranger = End::new(true, Instant::now()).session.prepare().remove(0);
+    forgeries.push(stranger.clone());
+    // As a later record, behind one that says nothing.
+    forgeries.push([plain_record(26, 0, 1, &[0, 0]), stranger].concat());
+    for epoch in 0..4 {
+        for alert in [[1, 0], [2, 0], [2, 10], [2, 40], [1, 90], [2, 255]] {
+            forgeries.push(plain_record(21, epoch, 1, &alert));
+        }
+        forgeries.push(plain_record(20, epoch, 2, &[1]));
+        forgeries.push(plain_record(26, epoch, 3, &[0, 0]));
+        let mut ack = vec![0, 16];
+        ack.extend([0; 16]);
+        forgeries.push(plain_record(26, epoch, 4, &ack));
+        for kind in 0..=25 {
+            for number in 0..9 {
+                for body in [&[][..], &[0; 3], &[7; 90]] {
+                    let message = handshake_message(kind, number, body);
+                    forgeries.push(plain_record(22, epoch, 5, &message));
+                }
+            }
+        }
+    }
+    for first in 20..64 {
+        for length in [1, 2, 5, 13, 14, 17, 25, 40, 300, 1200] {
+            for filling in [0, 1, 0x55, 255] {
+                let mut garbage = vec![filling; length];
+                garbage[0] = first;
+                forgeries.push(garbage);
+            }
+        }
+    }
+    forgeries
+}
+
+#[test]
+fn the_test_vectors_of_the_specification_are_judged_as_it_says() {
+    for (name, peer, der) in VECTORS {
+        let claim = verify(&from_hex(der)).ok();
+        let known = claim.map(|it| libp2p_identity::PeerId::from_bytes(&it.peer_id).unwrap());
+        assert_eq!(known.map(|it| it.to_string()).as_deref(), *peer, "{name}");
+    }
+}
+
+#[test]
+fn a_session_survives_whatever_can_be_said_without_its_keys() {
+    let mut pair = Pair::secured();
+    for forgery in forgeries() {
+        pair.a.hear(pair.now, &forgery);
+        pair.b.hear(pair.now, &forgery);
+    }
+    pair.run(Duration::from_secs(5));
+    assert!(pair.a.closed().is_none() && pair.b.closed().is_none());
+    assert!(pair.works());
+}
+
+#[test]
+fn a_responder_completes_its_handshake_whatever_is_said_without_its_keys() {
+    let mut pair = Pair::new();
+    let first_flight = pair.a.say(pair.now);
+    first_flight.iter().for_each(|it| pair.b.hear(pair.now, it));
+    for forgery in forgeries() {
+        pair.b.hear(pair.now, &forgery);
+    }
+    pair.run(Duration::from_secs(20));
+    assert!(pair.a.is_secured() && pair.b.is_secured());
+    assert!(pair.works());
+}
+
+#[test]
+fn an_initiator_minds_nothing_but_the_answer_of_a_responder() {
+    let mut pair = Pair::new();
+    for forgery in forgeries() {
+        let is_answer = matches!(forgery.get(13), Some(2 | 3)) && forgery[0] == 22;
+        if !is_answer {
+            pair.a.hear(pair.now, &forgery);
+        }
+    }
+    pair.run(Duration::from_secs(20));
+    assert!(pair.a.is_secured() && pair.b.is_secured());
+    assert!(pair.works());
+}
+
+#[test]
+fn nothing_without_keys_ends_an_initiator_in_a_panic() {
+    for size in [0, 1, 200, 3000, 20_000, 60_000] {
+        let mut end = End::new(true, Instant::now());
+        let mut now = Instant::now();
+        let message = handshake_message(2, 0, &hello_retry_request(size));
+        end.hear(now, &plain_record(22, 0, 0, &message));
+        end.pass(&mut now, Duration::from_secs(60));
+    }
+}
+
+#[test]
+fn a_message_that_stays_missing_does_not_keep_a_responder_awake() {
+    let mut pair = Pair::new();
+    let first_flight = pair.a.say(pair.now);
+    first_flight.iter().for_each(|it| pair.b.hear(pair.now, it));
+    let answer = pair.b.say(pair.now);
+    answer.iter().for_each(|it| pair.a.hear(pair.now, it));
+    for mut datagram in pair.a.say(pair.now) {
+        // Of its first record, which is the certificate.
+        datagram[20] ^= 1;
+        pair.b.hear(pair.now, &datagram);
+    }
+    let said = pair.b.pass(&mut pair.now, Duration::from_secs(10));
+    assert!(pair.b.wakings < 150, "{} times", pair.b.wakings);
+    assert!(said.len() < 150);
+}
+
+#[test]
+fn a_client_that_has_not_proved_its_address_is_sent_three_times_its_bytes_at_most() {
+    let mut pair = Pair::new();
+    let mut heard = 0;
+    for datagram in pair.a.say(pair.now) {
+        heard += datagram.len();
+        pair.b.hear(pair.now, &datagram);
+    }
+    let said = pair.b.pass(&mut pair.now, Duration::from_secs(300));
+    eprintln!(
+        "answered {:?}",
+        said.iter().map(Vec::len).collect::<Vec<_>>()
+    );
+    assert!(said.iter().map(Vec::len).sum::<usize>() <= 3 * heard);
+}
+
+#[test]
+fn the_limit_of_what_an_unproved_address_is_sent_costs_an_honest_client_no_time() {
+    let mut pair = Pair::new();
+    pair.exchange();
+    assert!(pair.a.is_secured() && pair.b.is_secured());
+}
