@@ -28,6 +28,7 @@ const INIT_ACK: u8 = 2;
 const HEARTBEAT: u8 = 4;
 const HEARTBEAT_ACK: u8 = 5;
 const ABORT: u8 = 6;
+const COOKIE_ECHO: u8 = 10;
 
 /// RFC 9260, section 3.3.10.12.
 const USER_INITIATED_ABORT: u16 = 12;
@@ -55,7 +56,7 @@ pub enum Signal {
 }
 
 pub struct Association {
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     remote: SocketAddr,
     transport: Arc<TransportConfig>,
     inner: Option<(AssociationHandle, sctp_proto::Association)>,
@@ -63,6 +64,9 @@ pub struct Association {
     /// What the remote's packets say in their INIT: with it ours are addressed.
     remote_tag: Option<u32>,
     remote_max_streams: u16,
+    /// The remote has its answer to INIT: one that comes now was under way for longer, and means nothing any more. (The library
+    /// would take it for the end, other than RFC 9260, section 5.2.2.)
+    has_cookie: bool,
     /// The last number of a chunk of data that was sent.
     last_sent: Option<u32>,
     unsent: usize,
@@ -101,6 +105,7 @@ impl Association {
             max_streams,
             remote_tag: None,
             remote_max_streams: u16::MAX,
+            has_cookie: false,
             last_sent: None,
             unsent: 0,
         }
@@ -118,7 +123,8 @@ impl Association {
 
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Option<Signal> {
         let signal = self.look_at(packet);
-        if matches!(signal, Some(Signal::Alive(_))) {
+        let is_late = self.has_cookie && chunks(packet).any(|(kind, _)| kind == INIT);
+        if is_late || matches!(signal, Some(Signal::Alive(_))) {
             return signal;
         }
         let packet = Bytes::copy_from_slice(packet);
@@ -285,6 +291,7 @@ impl Association {
                     self.remote_tag = Some(u32_at(value, 0));
                     self.remote_max_streams = u16::from_be_bytes([value[10], value[11]]);
                 }
+                COOKIE_ECHO => self.has_cookie = true,
                 HEARTBEAT_ACK if value.len() == 12 => {
                     let number = u64::from(u32_at(value, 4)) << 32 | u64::from(u32_at(value, 8));
                     signal = Some(Signal::Alive(number));
@@ -326,7 +333,7 @@ fn take_payload(payload: Payload, packets: &mut Vec<Bytes>) {
 }
 
 /// The chunks of a packet: their types and values (RFC 9260, section 3.2).
-fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+pub(super) fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = packet.get(COMMON_HEADER..).unwrap_or_default();
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
