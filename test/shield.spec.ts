@@ -558,6 +558,18 @@ describe('strangers who have to prove their address', () => {
       expect(events(bob, 'turned_away_unproven')).to.equal(2)
     })
 
+    it('have to prove their address to the scheme from the threshold on, also where the shield knows no answer', async () => {
+      const stub = new StubScheme('/stub')
+      const bob = await createTarget({ schemes: [stub], maxPendingInbound: 8, maxPendingPerPrefix: 8, validationThreshold: 2 })
+
+      for (let i = 0; i < 4; i++) {
+        await proposeFrom(bob, `127.2.${i}.1`, ['/stub'])
+        await eventually(() => stub.responses.length === i + 1)
+      }
+
+      expect(stub.responses.map(({ options }) => options.validateAddress)).to.deep.equal([false, false, true, true])
+    })
+
     it('fill as much of the room as was said', async () => {
       const stub = new StubScheme('/stub')
       const bob = await createTarget({ schemes: [quicDatagram(), stub], maxUnprovenInbound: 1 })

@@ -47,6 +47,8 @@ pub enum Command {
         identity: Identity,
         peer: Peer,
         early: Vec<Vec<u8>>,
+        /// Have the initiator prove that it receives at its address, if its scheme does not see to that by itself.
+        validate_address: bool,
     },
     OpenStream {
         session: u32,

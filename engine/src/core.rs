@@ -101,7 +101,8 @@ struct Expected {
 enum Responder {
     Quic(Arc<ServerConfig>, Terms),
     #[cfg(feature = "dtls")]
-    Dtls(Arc<DtlsIdentity>, Peer),
+    /// And whether the initiator has to prove its address.
+    Dtls(Arc<DtlsIdentity>, Peer, bool),
 }
 
 impl Flow {
@@ -280,7 +281,8 @@ impl Core {
                 identity,
                 peer,
                 early,
-            } => self.respond(now, session, identity, peer, early),
+                validate_address,
+            } => self.respond(now, session, identity, peer, early, validate_address),
             Command::Close {
                 session,
                 code,
@@ -748,12 +750,12 @@ impl Core {
             .and_then(|flow| flow.take_expected(|it| matches!(it, Responder::Dtls(..))));
         let Some(Expected {
             session: id,
-            role: Responder::Dtls(identity, peer),
+            role: Responder::Dtls(identity, peer, validate_address),
         }) = expected
         else {
             return false;
         };
-        match DtlsSession::respond(id, now, identity, peer) {
+        match DtlsSession::respond(id, now, identity, peer, validate_address) {
             Ok(session) => {
                 self.add_session(id, AnySession::Dtls(Box::new(session)), origin.remote);
                 self.tell_dtls(now, origin, data);
@@ -908,6 +910,7 @@ impl Core {
         identity: Identity,
         peer: Peer,
         early: Vec<Vec<u8>>,
+        validate_address: bool,
     ) {
         let role = match identity {
             Identity::Quic(identity) => {
@@ -919,7 +922,7 @@ impl Core {
                 Responder::Quic(config, terms)
             }
             #[cfg(feature = "dtls")]
-            Identity::Dtls(identity) => Responder::Dtls(identity, peer),
+            Identity::Dtls(identity) => Responder::Dtls(identity, peer, validate_address),
         };
         let expected = Expected { session: id, role };
         let flow = self.flows.entry(peer.remote).or_default();

@@ -161,6 +161,27 @@ struct Claim {
     remote_key: Vec<u8>,
 }
 
+#[derive(Clone, Copy)]
+enum Role {
+    Initiator,
+    Responder { validate_address: bool },
+}
+
+impl Role {
+    fn is_initiator(self) -> bool {
+        matches!(self, Self::Initiator)
+    }
+
+    fn validates_address(self) -> bool {
+        matches!(
+            self,
+            Self::Responder {
+                validate_address: true
+            }
+        )
+    }
+}
+
 enum State {
     Handshaking,
     Secured,
@@ -174,7 +195,7 @@ pub struct DtlsSession {
     identity: Arc<DtlsIdentity>,
     remote: SocketAddr,
     local: Option<IpAddr>,
-    is_initiator: bool,
+    role: Role,
     packet_size: usize,
     dtls: Dtls,
     dtls_timeout: Option<Instant>,
@@ -253,7 +274,7 @@ impl DtlsSession {
         identity: Arc<DtlsIdentity>,
         peer: Peer,
     ) -> Result<Self, dimpl::Error> {
-        let mut session = Self::new(id, now, identity, peer, true)?;
+        let mut session = Self::new(id, now, identity, peer, Role::Initiator)?;
         session.dtls.set_active(true);
         session.dtls.handle_timeout(now)?;
         session.drain(now, &mut Events::default(), true);
@@ -265,8 +286,15 @@ impl DtlsSession {
         now: Instant,
         identity: Arc<DtlsIdentity>,
         peer: Peer,
+        validate_address: bool,
     ) -> Result<Self, dimpl::Error> {
-        let mut session = Self::new(id, now, identity, peer, false)?;
+        let mut session = Self::new(
+            id,
+            now,
+            identity,
+            peer,
+            Role::Responder { validate_address },
+        )?;
         session.dtls.handle_timeout(now)?;
         Ok(session)
     }
@@ -276,16 +304,17 @@ impl DtlsSession {
         now: Instant,
         identity: Arc<DtlsIdentity>,
         peer: Peer,
-        is_initiator: bool,
+        role: Role,
     ) -> Result<Self, dimpl::Error> {
+        let is_initiator = role.is_initiator();
         let packet_size = identity.packet_size(peer.max_udp_payload);
         Ok(Self {
             id,
-            dtls: identity.dtls(now, packet_size)?,
+            dtls: identity.dtls(now, packet_size, role.validates_address())?,
+            role,
             identity,
             remote: peer.remote,
             local: peer.local,
-            is_initiator,
             packet_size: packet_size.into(),
             dtls_timeout: None,
             dtls_told_at: now,
@@ -351,7 +380,7 @@ impl DtlsSession {
         full: bool,
     ) -> bool {
         if let Some(random) = client_random(data) {
-            let is_mine = !self.is_initiator
+            let is_mine = !self.role.is_initiator()
                 && matches!(self.state, State::Handshaking)
                 && self.client_random.is_none_or(|mine| mine == random);
             if !is_mine {
@@ -363,7 +392,7 @@ impl DtlsSession {
             self.repeat_goodbye();
             return true;
         }
-        if self.is_initiator
+        if self.role.is_initiator()
             && matches!(self.state, State::Handshaking)
             && let Some(random) = server_random(data)
         {
@@ -379,7 +408,7 @@ impl DtlsSession {
         }
         if matches!(self.state, State::Handshaking)
             && (data.len() > MAX_HANDSHAKE_DATAGRAM
-                || self.is_initiator
+                || self.role.is_initiator()
                     && !record::is_for_initiator(data, self.dtls.protocol_version()))
         {
             return true;
@@ -423,7 +452,7 @@ impl DtlsSession {
 
     /// Have a responder whose handshake is under way take another ClientHello. Returns whether it does.
     pub fn restart(&mut self, now: Instant) -> bool {
-        let is_handshaking = !self.is_initiator && matches!(self.state, State::Handshaking);
+        let is_handshaking = !self.role.is_initiator() && matches!(self.state, State::Handshaking);
         if !is_handshaking || !self.renew(now) {
             return false;
         }
@@ -437,7 +466,10 @@ impl DtlsSession {
             return false;
         }
         let packet_size = u16::try_from(self.packet_size).unwrap_or(u16::MAX);
-        let Ok(dtls) = self.identity.dtls(now, packet_size) else {
+        let Ok(dtls) = self
+            .identity
+            .dtls(now, packet_size, self.role.validates_address())
+        else {
             return false;
         };
         self.restarts += 1;
@@ -470,7 +502,7 @@ impl DtlsSession {
                 Output::PeerCert(der) => {
                     let claim = verify(der);
                     // Who dialled does not show its own certificate to somebody without a valid one.
-                    if self.is_initiator
+                    if self.role.is_initiator()
                         && let Err(message) = &claim
                     {
                         self.packets.clear();
@@ -525,7 +557,7 @@ impl DtlsSession {
             settings.max_streams.saturating_mul(2),
             settings.receive_window,
         );
-        if self.is_initiator
+        if self.role.is_initiator()
             && let Err(error) = association.connect()
         {
             self.lose(CloseCause::Failed, error.to_string());
@@ -703,7 +735,7 @@ impl DtlsSession {
 
     /// Whether this side opens the streams of this number: the initiator has the even ones.
     fn is_mine(&self, id: u16) -> bool {
-        id.is_multiple_of(2) == self.is_initiator
+        id.is_multiple_of(2) == self.role.is_initiator()
     }
 
     fn accepted(&mut self, id: u16, out: &mut Events, full: bool) {
@@ -1191,7 +1223,7 @@ impl DtlsSession {
 
     /// Whether so many bytes may be sent to a client that has not proved its address.
     fn may_send(&self, bytes: usize) -> bool {
-        self.is_initiator
+        self.role.is_initiator()
             || !matches!(self.state, State::Handshaking)
             || self.sent_bytes + bytes <= self.received_bytes * MAX_AMPLIFICATION
     }

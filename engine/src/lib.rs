@@ -442,12 +442,14 @@ impl NativePort {
         identity: &NativeIdentity,
         peer: NativePeer,
         early: Vec<Uint8Array>,
+        validate_address: bool,
     ) -> Result<()> {
         self.shared.command(Command::Respond {
             session,
             identity: identity.0.clone(),
             peer: peer.try_into()?,
             early: copies(&early),
+            validate_address,
         });
         Ok(())
     }

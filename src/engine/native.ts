@@ -172,7 +172,7 @@ export interface NativePort {
   inject (host: string, port: number, data: Uint8Array): void
   initiate (session: number, identity: NativeIdentity, peer: NativePeer, maxFirstDatagram: number): Uint8Array[]
   proceed (session: number, sendFirstFlight: boolean, early: Uint8Array[]): void
-  respond (session: number, identity: NativeIdentity, peer: NativePeer, early: Uint8Array[]): void
+  respond (session: number, identity: NativeIdentity, peer: NativePeer, early: Uint8Array[], validateAddress: boolean): void
   closeSession (session: number, code: number, orderly: boolean): void
   openStream (session: number, token: number): void
   cancelOpen (session: number, token: number): void

@@ -31,6 +31,12 @@ export interface RespondOptions extends SchemeContext, AbortOptions {
    * "Proposal"), then what overtook the agreement, in order of arrival. Treat them as if they had just arrived.
    */
   earlyDatagrams: Uint8Array[]
+
+  /**
+   * Whether the initiator should prove that it receives at its address before any work is done for it, if the scheme has a means to
+   * that: strangers are many now. Default: false.
+   */
+  validateAddress?: boolean
 }
 
 export interface ProceedOptions extends AbortOptions {

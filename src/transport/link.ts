@@ -49,6 +49,11 @@ export interface LinkDialOptions extends PsecDialOptions {
 
 export interface LinkAcceptOptions {
   firstDatagram: Uint8Array
+
+  /**
+   * Whether the remote should prove its address, if the scheme has a means to that
+   */
+  validateAddress: boolean
   upgrader: Upgrader
 
   /**
@@ -191,6 +196,7 @@ export class Link {
     return this.#participate(async () => {
       const secured = this.#onSecured(await this.#context.psecUpgrader.upgradeInbound(this.socket, {
         firstDatagram: options.firstDatagram,
+        validateAddress: options.validateAddress,
         signal: options.handshakeSignal
       }))
 

@@ -61,6 +61,8 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
   #state: 'idle' | 'opening' | 'listening' | 'closed' = 'idle'
   #endpoint?: PacketEndpoint
   #isShielded = false
+  /** Whether there is a means to have strangers prove their address before JavaScript hears of them */
+  #canShield = false
   #cancelShieldCheck?: Cancel
   #listenAddr?: Multiaddr
   #addr = 'unknown'
@@ -231,7 +233,8 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.#listenAddr = withPort(ma, endpoint.localAddress.port)
     this.#addr = formatPacketAddress(endpoint.localAddress)
 
-    this.#pending = newPendingInbound(this.#init.limits, this.#prepareShield() != null)
+    this.#canShield = this.#prepareShield() != null
+    this.#pending = newPendingInbound(this.#init.limits, this.#canShield)
     this.#updateShield()
 
     endpoint.accept({
@@ -278,6 +281,11 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
    */
   #updateShield (): void {
     this.#cancelShieldCheck?.()
+
+    if (!this.#canShield) {
+      return
+    }
+
     // an end of the pressure is no event
     this.#cancelShieldCheck = this.#pending.isUnderPressure && this.#state === 'listening' && this.#init.limits.validationThreshold > 0
       ? realClock.schedule(() => { this.#updateShield() }, SHIELD_CHECK_INTERVAL)
@@ -307,11 +315,12 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     const link = links.get(socket, predecessor)
     const handshakeSignal = upgrader.createInboundAbortSignal(this.#shutdown.signal)
     let isConnected = false
+    const validateAddress = !validated && this.#pending.isUnderPressure
     this.#pending.add(link, socket.remoteAddress.host, validated)
     this.#updateShield()
 
     try {
-      const connection = await link.accept({ upgrader, firstDatagram, handshakeSignal, signal: this.#shutdown.signal })
+      const connection = await link.accept({ upgrader, firstDatagram, validateAddress, handshakeSignal, signal: this.#shutdown.signal })
       isConnected = true
       this.#track(link)
       this.#log('inbound connection %a', connection.remoteAddr)
@@ -337,6 +346,6 @@ function newPendingInbound (limits: Required<InboundLimits>, canValidate: boolea
     max: limits.maxPendingInbound,
     maxPerPrefix: limits.maxPendingPerPrefix,
     maxUnproven: canValidate ? limits.maxUnprovenInbound : Infinity,
-    validationThreshold: canValidate ? limits.validationThreshold : Infinity
+    validationThreshold: limits.validationThreshold
   })
 }

@@ -20,8 +20,7 @@ export interface PendingInboundInit {
   maxUnproven: number
 
   /**
-   * From how many on, of those who have not proved their address, strangers have to prove theirs first; `Infinity` if they can't be
-   * made to
+   * From how many on, of those who have not proved their address, strangers have to prove theirs
    */
   validationThreshold: number
   clock?: Clock
@@ -69,7 +68,7 @@ export class PendingInbound {
   }
 
   /**
-   * Whether strangers should prove their address first. Begins at the threshold and ends at half of it, so that it does not flicker.
+   * Whether strangers should prove their address. Begins at the threshold and ends at half of it, so that it does not flicker.
    * Upgrades that failed within a second count, too: proposals of which nothing can come are a flood like any other.
    */
   get isUnderPressure (): boolean {

@@ -114,6 +114,12 @@ export interface InboundUpgradeOptions extends UpgradeOptions {
    * The datagram for which the socket was opened
    */
   firstDatagram: Uint8Array
+
+  /**
+   * Whether the remote should prove that it receives at its address, if the agreed scheme has a means to that: see
+   * `RespondOptions`. Default: false.
+   */
+  validateAddress?: boolean
 }
 
 export { PsecUpgrader } from './upgrader.ts'

@@ -76,6 +76,7 @@ export class Upgrade {
   #initiation?: Initiation
   #cancelTimeout?: Cancel
   #attempt = 0
+  #validateAddress = false
   #settled = false
 
   constructor (socket: PacketSocket, context: UpgradeContext) {
@@ -145,7 +146,8 @@ export class Upgrade {
   /**
    * Begin with the remote's proposal
    */
-  startInbound (firstDatagram: Uint8Array): void {
+  startInbound (firstDatagram: Uint8Array, validateAddress: boolean = false): void {
+    this.#validateAddress = validateAddress
     void this.#run(() => {
       const verdict = this.#flow.receive(firstDatagram)
 
@@ -310,7 +312,8 @@ export class Upgrade {
       signal,
       privateKey,
       logger,
-      earlyDatagrams: [...initiationPacket, ...this.#flow.handOver()]
+      earlyDatagrams: [...initiationPacket, ...this.#flow.handOver()],
+      validateAddress: this.#validateAddress
     })
   }
 

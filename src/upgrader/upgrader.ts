@@ -132,7 +132,7 @@ export class PsecUpgrader {
   async upgradeInbound (socket: PacketSocket, options: InboundUpgradeOptions): Promise<SecuredSocket> {
     return this.#upgrade(socket, options, (upgrade, isNew) => {
       if (isNew) {
-        upgrade.startInbound(options.firstDatagram)
+        upgrade.startInbound(options.firstDatagram, options.validateAddress)
       } else {
         upgrade.receive(options.firstDatagram)
       }

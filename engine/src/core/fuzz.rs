@@ -11,6 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::dtls::DtlsSettings;
 use crate::events::{Kind, RECORD};
 use crate::identity::{QuicIdentity, QuicSettings};
 use crate::shield::{Answer, Policy};
@@ -41,11 +42,31 @@ const MAX_AMPLIFICATION: usize = 3;
 /// [`Core::initiate`] and [`Command::Proceed`] for a part of one, which here may be an hour.
 const THE_END: Duration = Duration::from_secs(1_000_000);
 
-static IDENTITIES: LazyLock<[(Arc<QuicIdentity>, Vec<u8>); 2]> =
+/// A peer, with what it shows by each scheme.
+struct Peerage {
+    quic: Arc<QuicIdentity>,
+    dtls: Arc<DtlsIdentity>,
+    peer_id: Vec<u8>,
+}
+
+static IDENTITIES: LazyLock<[Peerage; 2]> =
     LazyLock::new(|| [create_identity(), create_identity()]);
 
-fn create_identity() -> (Arc<QuicIdentity>, Vec<u8>) {
+fn create_identity() -> Peerage {
     let keypair = libp2p_identity::Keypair::generate_ed25519();
+    let dtls = DtlsSettings {
+        idle_timeout: Duration::from_secs(30),
+        keep_alive: Duration::from_secs(10),
+        max_streams: 4,
+        stream_receive_window: 1 << 16,
+        receive_window: 1 << 17,
+        send_window: 1 << 17,
+        datagram_receive_buffer: 1 << 14,
+        datagram_send_buffer: 1 << 14,
+        stream_receive_queue: 512 * 1024,
+        max_packet_size: 1232,
+        allow_dtls12: false,
+    };
     let settings = QuicSettings {
         idle_timeout: Duration::from_secs(30),
         keep_alive: Duration::from_secs(10),
@@ -58,19 +79,25 @@ fn create_identity() -> (Arc<QuicIdentity>, Vec<u8>) {
         stream_receive_queue: 512 * 1024,
     };
     let key = keypair.to_protobuf_encoding().unwrap();
-    let identity = QuicIdentity::new(&key, settings).unwrap();
-    let peer_id = keypair.public().to_peer_id().to_bytes();
-    (Arc::new(identity), peer_id)
+    Peerage {
+        quic: Arc::new(QuicIdentity::new(&key, settings).unwrap()),
+        dtls: Arc::new(DtlsIdentity::new(&key, dtls).unwrap()),
+        peer_id: keypair.public().to_peer_id().to_bytes(),
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Op {
     /// All that it takes to get a session, if nobody comes between.
-    Connect,
+    Connect {
+        is_dtls: bool,
+    },
     Initiate {
+        is_dtls: bool,
         max_first: usize,
     },
     Respond {
+        is_dtls: bool,
         early: bool,
     },
     Proceed {
@@ -195,9 +222,9 @@ fn op() -> impl Strategy<Value = Op> {
             }),
     ];
     prop_oneof![
-        3 => Just(Op::Connect),
-        3 => prop_oneof![Just(1400usize), Just(1199)].prop_map(|max_first| Op::Initiate { max_first }),
-        4 => any::<bool>().prop_map(|early| Op::Respond { early }),
+        3 => any::<bool>().prop_map(|is_dtls| Op::Connect { is_dtls }),
+        3 => (any::<bool>(), prop_oneof![Just(1400usize), Just(1199)]).prop_map(|(is_dtls, max_first)| Op::Initiate { is_dtls, max_first }),
+        4 => any::<(bool, bool)>().prop_map(|(is_dtls, early)| Op::Respond { is_dtls, early }),
         4 => (any::<u8>(), any::<bool>()).prop_map(|(session, first_flight)| Op::Proceed { session, first_flight }),
         2 => (any::<u8>(), 0..3u32, any::<bool>()).prop_map(|(session, code, orderly)| Op::Close { session, code, orderly }),
         2 => (0..4u8).prop_map(|remote| Op::Claim { remote }),
@@ -265,8 +292,13 @@ impl End {
         }
     }
 
-    fn identity(&self) -> Arc<QuicIdentity> {
-        IDENTITIES[self.index].0.clone()
+    fn identity(&self, is_dtls: bool) -> Identity {
+        let own = &IDENTITIES[self.index];
+        if is_dtls {
+            Identity::Dtls(own.dtls.clone())
+        } else {
+            Identity::Quic(own.quic.clone())
+        }
     }
 
     fn peer(&self) -> Peer {
@@ -325,7 +357,8 @@ impl End {
                 assert!(proposal.starts_with(PROPOSAL) && proposal.ends_with(data));
             }
             Notice::Secured { peer_id, .. } => {
-                assert_eq!(*peer_id, IDENTITIES[1 - self.index].1);
+                // Its own, if its packets are reflected to it: a peer that nobody has dialled or heard a proposal of.
+                assert!(IDENTITIES.iter().any(|it| it.peer_id == *peer_id));
                 assert!(!self.ended.contains(&session));
             }
             Notice::Closed { .. } => {
@@ -370,7 +403,13 @@ impl End {
         assert!(core.shielded_proposals() <= MAX_SHIELDED);
         assert!(core.events.raw() <= MAX_WAITING_RAW);
         assert!(core.responses.is_empty() && core.ready.is_empty() && core.is_ready.is_empty());
-        assert_eq!(core.by_handle.len(), core.sessions.len());
+        let quic = core
+            .sessions
+            .values()
+            .filter(|(it, _)| matches!(it, AnySession::Quic(_)));
+        assert_eq!(core.by_handle.len(), quic.count());
+        let dtls: usize = core.flows.values().map(|flow| flow.dtls.len()).sum();
+        assert_eq!(core.by_handle.len() + dtls, core.sessions.len());
         assert_eq!(core.timeouts.len(), core.timeout_of.len());
         assert!(
             core.timeout_of
@@ -445,8 +484,8 @@ impl World {
             }),
             Op::Collect => self.ends[at].collect(),
             Op::Waiting { bytes, raw } => self.ends[at].core.set_waiting(bytes, raw),
-            Op::Initiate { max_first } => self.initiate(at, max_first),
-            Op::Connect => self.connect(at),
+            Op::Initiate { is_dtls, max_first } => self.initiate(at, is_dtls, max_first),
+            Op::Connect { is_dtls } => self.connect(at, is_dtls),
             op => self.command(at, op),
         }
         self.advance(at);
@@ -465,13 +504,14 @@ impl World {
             lifetime: Duration::from_secs(15),
         };
         let end = &mut self.ends[at];
-        let command = Command::Shield(up.then(|| (end.identity(), policy)));
+        let command = Command::Shield(up.then(|| (IDENTITIES[at].quic.clone(), policy)));
         end.core.handle_command(self.now, command);
     }
 
-    fn connect(&mut self, at: usize) {
-        self.command(1 - at, Op::Respond { early: false });
-        self.initiate(at, 1400);
+    fn connect(&mut self, at: usize, is_dtls: bool) {
+        let early = false;
+        self.command(1 - at, Op::Respond { is_dtls, early });
+        self.initiate(at, is_dtls, 1400);
         let session = self.ends[at].created.len().saturating_sub(1) as u8;
         let first_flight = true;
         self.command(
@@ -485,15 +525,14 @@ impl World {
         self.settle();
     }
 
-    fn initiate(&mut self, at: usize, max_first: usize) {
+    fn initiate(&mut self, at: usize, is_dtls: bool, max_first: usize) {
         let now = self.now;
         let end = &mut self.ends[at];
         if end.is_down {
             return;
         }
-        let (id, identity, peer) = (end.next_session(), end.identity(), end.peer());
+        let (id, identity, peer) = (end.next_session(), end.identity(is_dtls), end.peer());
         end.wanted.insert(peer.remote);
-        let identity = Identity::Quic(identity);
         let first_flight = end.core.initiate(now, id, identity, peer, max_first);
         for datagram in first_flight.unwrap() {
             assert!(datagram.len() <= 1452);
@@ -508,15 +547,20 @@ impl World {
             return;
         }
         let command = match op {
-            Op::Respond { early: has_early } => {
-                let (session, identity, peer) = (end.next_session(), end.identity(), end.peer());
+            Op::Respond {
+                is_dtls,
+                early: has_early,
+            } => {
+                let (session, identity, peer) =
+                    (end.next_session(), end.identity(is_dtls), end.peer());
                 end.wanted.insert(peer.remote);
                 end.responders.insert(session);
                 Command::Respond {
                     session,
-                    identity: Identity::Quic(identity),
+                    identity,
                     peer,
                     early: early.filter(|_| has_early).into_iter().collect(),
+                    validate_address: false,
                 }
             }
             Op::Proceed {

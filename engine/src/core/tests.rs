@@ -339,6 +339,7 @@ impl Net {
             identity: self.b.identity.clone(),
             peer: self.a.as_peer(),
             early,
+            validate_address: false,
         };
         self.b.core.handle_command(self.now, command);
     }
@@ -356,6 +357,33 @@ impl Net {
         self.attempt();
         assert!(self.a.secured_peer().is_some() && self.b.secured_peer().is_some());
     }
+}
+
+#[test]
+fn a_client_of_dtls_proves_its_address_before_it_gets_more_than_it_sent() {
+    let mut net = Net::of(Scheme::Dtls);
+    net.initiate(1400);
+    let command = Command::Respond {
+        session: 9,
+        identity: net.b.identity.clone(),
+        peer: net.a.as_peer(),
+        early: net.first_flight.clone(),
+        validate_address: true,
+    };
+    net.b.core.handle_command(net.now, command);
+    net.proceed(false);
+    net.run(Duration::from_secs(5));
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+
+    let before: Vec<_> = net
+        .sent
+        .iter()
+        .take_while(|(from, _)| *from == B.into())
+        .collect();
+    let [(_, only)] = before[..] else {
+        panic!("one HelloRetryRequest comes first");
+    };
+    assert!(only.len() < net.first_flight[0].len());
 }
 
 #[test]
@@ -401,6 +429,7 @@ fn a_waiting_responder_outlives_another_session_of_its_flow(mut net: Net) {
         identity: net.a.identity.clone(),
         peer: net.b.as_peer(),
         early: Vec::new(),
+        validate_address: false,
     };
     net.a.core.handle_command(net.now, command);
     net.a.close(net.now, 1, 0, false);
@@ -592,6 +621,7 @@ fn respond_at_b(net: &mut Net, session: u32, early: Vec<Vec<u8>>) {
         identity: net.b.identity.clone(),
         peer: net.a.as_peer(),
         early,
+        validate_address: false,
     };
     net.b.core.handle_command(net.now, command);
 }

@@ -29,6 +29,7 @@ const SACK: u8 = 3;
 const HEARTBEAT: u8 = 4;
 const HEARTBEAT_ACK: u8 = 5;
 const ABORT: u8 = 6;
+const COOKIE_ECHO: u8 = 10;
 
 /// RFC 9260, section 3.3.10.12.
 const USER_INITIATED_ABORT: u16 = 12;
@@ -56,7 +57,7 @@ pub enum Signal {
 }
 
 pub struct Association {
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     remote: SocketAddr,
     transport: Arc<TransportConfig>,
     inner: Option<(AssociationHandle, sctp_proto::Association)>,
@@ -65,6 +66,9 @@ pub struct Association {
     /// What the remote's packets say in their INIT: with it ours are addressed.
     remote_tag: Option<u32>,
     remote_max_streams: u16,
+    /// The remote has its answer to INIT: one that comes now was under way for longer, and means nothing any more. (The library
+    /// would take it for the end, other than RFC 9260, section 5.2.2.)
+    has_cookie: bool,
     /// The last number of a chunk of data that was sent.
     last_sent: Option<u32>,
     unsent: usize,
@@ -104,6 +108,7 @@ impl Association {
             max_streams,
             remote_tag: None,
             remote_max_streams: u16::MAX,
+            has_cookie: false,
             last_sent: None,
             unsent: 0,
         }
@@ -121,6 +126,9 @@ impl Association {
 
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Option<Signal> {
         let signal = self.look_at(packet);
+        if self.has_cookie && chunks(packet).any(|(kind, _)| kind == INIT) {
+            return signal;
+        }
         let packet = if matches!(signal, Some(Signal::Alive(_))) {
             // `sctp-proto` does not read a packet with a chunk that it does not know.
             match without(packet, HEARTBEAT_ACK) {
@@ -298,6 +306,7 @@ impl Association {
                     self.remote_tag = Some(u32_at(value, 0));
                     self.remote_max_streams = u16::from_be_bytes([value[10], value[11]]);
                 }
+                COOKIE_ECHO => self.has_cookie = true,
                 HEARTBEAT_ACK if value.len() == 12 => {
                     let number = u64::from(u32_at(value, 4)) << 32 | u64::from(u32_at(value, 8));
                     signal = Some(Signal::Alive(number));
@@ -402,7 +411,7 @@ fn shorten_sack(chunk: &mut BytesMut, most: usize) {
 }
 
 /// The chunks of a packet: their types and values (RFC 9260, section 3.2).
-fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+pub(super) fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     raw_chunks(packet).map(|(kind, _, value)| (kind, value))
 }
 

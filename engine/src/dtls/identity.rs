@@ -66,7 +66,7 @@ impl DtlsIdentity {
             public_key_info: own.public_key_info,
         };
         // A setting that does not fit shows here, not in a session.
-        identity.config(identity.settings.max_packet_size)?;
+        identity.config(identity.settings.max_packet_size, false)?;
         Ok(identity)
     }
 
@@ -81,8 +81,13 @@ impl DtlsIdentity {
     }
 
     /// A responder, or after `set_active` an initiator.
-    pub fn dtls(&self, now: Instant, packet_size: u16) -> Result<Dtls, dimpl::Error> {
-        let config = Arc::new(self.config(packet_size)?);
+    pub fn dtls(
+        &self,
+        now: Instant,
+        packet_size: u16,
+        validate_address: bool,
+    ) -> Result<Dtls, dimpl::Error> {
+        let config = Arc::new(self.config(packet_size, validate_address)?);
         let certificate = self.certificate.clone();
         Ok(if self.settings.allow_dtls12 {
             Dtls::new_auto(config, certificate, now)
@@ -91,13 +96,14 @@ impl DtlsIdentity {
         })
     }
 
-    fn config(&self, packet_size: u16) -> Result<Config, dimpl::Error> {
+    fn config(&self, packet_size: u16, validate_address: bool) -> Result<Config, dimpl::Error> {
         Config::builder()
             .mtu(packet_size.into())
             .max_queue_tx(MAX_RECORDS)
             .max_queue_rx(MAX_RECORDS)
-            // Who has not proved its address gets no more than three times the bytes it has sent, see `DtlsSession`.
-            .use_server_cookie(false)
+            // A round trip more. Without it, who has not proved its address gets no more than three times the bytes it has sent,
+            // see `DtlsSession`.
+            .use_server_cookie(validate_address)
             .require_client_certificate(true)
             .flight_start_rto(FLIGHT_TIMEOUT)
             .flight_retries(FLIGHT_RETRIES)

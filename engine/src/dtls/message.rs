@@ -25,13 +25,13 @@ pub enum Flag {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Message {
     #[prost(enumeration = "Flag", optional, tag = "1")]
-    flag: Option<i32>,
+    pub flag: Option<i32>,
     #[prost(bytes = "bytes", optional, tag = "2")]
-    payload: Option<Bytes>,
+    pub payload: Option<Bytes>,
     /// How many bytes of the stream its other side may send in all, from the first on. SCTP has no window for each stream, and
     /// libp2p's specification none at all: this is ours, and who does not know it skips it.
     #[prost(uint64, optional, tag = "15")]
-    limit: Option<u64>,
+    pub limit: Option<u64>,
 }
 
 impl Message {

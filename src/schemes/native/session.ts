@@ -146,7 +146,7 @@ export class NativeSession implements SecureSession, SessionEvents {
 
   async respond (identity: NativeIdentity, options: RespondOptions): Promise<SecureSession> {
     this.#handOver()
-    this.#port.commands.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams)
+    this.#port.commands.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams, options.validateAddress === true)
     this.#port.flushSoon()
 
     return this.#handshake(options)

@@ -1,0 +1,508 @@
+//! A peer that has authenticated, and then says inside of DTLS whatever it likes: SCTP by hand.
+
+use crc::{CRC_32_ISCSI, Crc};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+const MY_TAG: u32 = 7;
+const FIRST_TSN: u32 = 1000;
+
+const DATA: u8 = 0;
+const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
+const SACK: u8 = 3;
+const HEARTBEAT: u8 = 4;
+const HEARTBEAT_ACK: u8 = 5;
+const ABORT: u8 = 6;
+const SHUTDOWN: u8 = 7;
+const COOKIE_ECHO: u8 = 10;
+const COOKIE_ACK: u8 = 11;
+const RECONFIG: u8 = 130;
+const FORWARD_TSN: u8 = 192;
+
+/// A fragment of a message is its first and its last.
+const WHOLE: u8 = 3;
+const BEGINNING: u8 = 2;
+const MIDDLE: u8 = 0;
+
+struct Peer {
+    dtls: Dtls,
+    victim: End,
+    now: Instant,
+    /// What the victim's packets ask for.
+    tag: u32,
+    cookie: Vec<u8>,
+    next: u32,
+    /// Numbers of messages, by stream.
+    messages: HashMap<u16, u16>,
+    /// Chunks of the victim: types and values.
+    heard: Vec<(u8, Vec<u8>)>,
+}
+
+impl Peer {
+    /// The handshake is done, and nothing more.
+    fn authenticated() -> Self {
+        let now = Instant::now();
+        let own = Credentials::with_extensions(1).own();
+        let identity = DtlsIdentity::with_certificate(own, settings()).unwrap();
+        let mut dtls = identity.dtls(now, 1232, false).unwrap();
+        dtls.set_active(true);
+        dtls.handle_timeout(now).unwrap();
+        let mut peer = Self {
+            dtls,
+            victim: End::new(false, now),
+            now,
+            tag: 0,
+            cookie: Vec::new(),
+            next: FIRST_TSN,
+            messages: HashMap::new(),
+            heard: Vec::new(),
+        };
+        peer.exchange();
+        assert!(peer.victim.is_secured());
+        peer
+    }
+
+    fn associated() -> Self {
+        let mut peer = Self::authenticated();
+        peer.init(MY_TAG);
+        peer.chunk(COOKIE_ECHO, 0, &peer.cookie.clone());
+        assert!(peer.heard.iter().any(|(kind, _)| *kind == COOKIE_ACK));
+        peer
+    }
+
+    fn exchange(&mut self) {
+        for _ in 0..1000 {
+            let mut is_quiet = true;
+            let mut buf = vec![0; 1 << 16];
+            loop {
+                match self.dtls.poll_output(&mut buf) {
+                    Output::Packet(packet) => {
+                        is_quiet = false;
+                        let packet = packet.to_vec();
+                        self.victim.hear(self.now, &packet);
+                    }
+                    Output::ApplicationData(data) => {
+                        let chunks = association::chunks(data);
+                        let chunks = chunks.map(|(kind, value)| (kind, value.to_vec()));
+                        self.heard.extend(chunks);
+                    }
+                    Output::Timeout(_) => break,
+                    _ => {}
+                }
+            }
+            for packet in self.victim.say(self.now) {
+                is_quiet = false;
+                // It may have ended on this side.
+                let _ = self.dtls.handle_packet(&packet);
+            }
+            if let Some((_, value)) = self.heard.iter().find(|(kind, _)| *kind == INIT_ACK) {
+                self.tag = u32::from_be_bytes(value[..4].try_into().unwrap());
+                let at = value.windows(2).position(|it| it == [0, 7]).unwrap();
+                let length = usize::from(u16::from_be_bytes([value[at + 2], value[at + 3]]));
+                self.cookie = value[at + 4..at + length].to_vec();
+            }
+            if is_quiet {
+                return;
+            }
+        }
+        panic!("the victim never stops answering");
+    }
+
+    fn pass(&mut self, time: Duration) {
+        for packet in self.victim.pass(&mut self.now, time) {
+            let _ = self.dtls.handle_packet(&packet);
+        }
+        let _ = self.dtls.handle_timeout(self.now);
+        self.exchange();
+    }
+
+    /// Application data of DTLS.
+    fn say(&mut self, data: &[u8]) {
+        let _ = self.dtls.send_application_data(data);
+        self.exchange();
+    }
+
+    fn packet(&mut self, tag: u32, chunks: &[u8]) {
+        let mut packet = vec![0x13, 0x88, 0x13, 0x88];
+        packet.extend(tag.to_be_bytes());
+        packet.extend([0; 4]);
+        packet.extend(chunks);
+        let checksum = CRC32C.checksum(&packet);
+        packet[8..12].copy_from_slice(&checksum.to_le_bytes());
+        self.say(&packet);
+    }
+
+    fn chunk(&mut self, kind: u8, flags: u8, value: &[u8]) {
+        self.packet(self.tag, &chunk(kind, flags, value));
+    }
+
+    fn init(&mut self, tag: u32) {
+        let mut value = tag.to_be_bytes().to_vec();
+        value.extend((1u32 << 20).to_be_bytes());
+        value.extend([0, 32, 0, 32]);
+        value.extend(FIRST_TSN.to_be_bytes());
+        // Stream resets and forward TSN (RFC 6525, RFC 3758).
+        value.extend([0x80, 0x08, 0, 6, RECONFIG, FORWARD_TSN, 0, 0, 0xc0, 0, 0, 4]);
+        self.packet(0, &chunk(INIT, 0, &value));
+    }
+
+    fn fragment(&mut self, stream: u16, flags: u8, content: &[u8]) {
+        let number = self.messages.entry(stream).or_default();
+        let mut value = self.next.to_be_bytes().to_vec();
+        value.extend(stream.to_be_bytes());
+        value.extend(number.to_be_bytes());
+        value.extend(53u32.to_be_bytes());
+        value.extend(content);
+        self.next = self.next.wrapping_add(1);
+        if flags & 1 == 1 {
+            *number = number.wrapping_add(1);
+        }
+        self.chunk(DATA, flags, &value);
+    }
+
+    fn message(&mut self, stream: u16, message: &Message) {
+        self.fragment(stream, WHOLE, &message.encode());
+    }
+
+    fn write(&mut self, stream: u16, payload: &'static [u8]) {
+        self.message(stream, &Message::of_payload(Bytes::from_static(payload)));
+    }
+
+    /// Up to which fragment the victim has them all.
+    fn acknowledged(&self) -> Option<u32> {
+        let sacks = self.heard.iter().rev();
+        let (_, value) = sacks.into_iter().find(|(kind, _)| *kind == SACK)?;
+        Some(u32::from_be_bytes(value[..4].try_into().unwrap()))
+    }
+
+    fn is_intact(&mut self) -> bool {
+        let before = self.victim.count(Kind::Datagram);
+        self.say(&[DATAGRAM, 1, 2, 3]);
+        self.victim.closed().is_none() && self.victim.count(Kind::Datagram) == before + 1
+    }
+
+    /// What must hold whatever the peer has said.
+    fn check(&self) {
+        let session = &self.victim.session;
+        let settings = settings();
+        assert!(session.streams.len() <= usize::from(settings.max_streams) * 2);
+        assert!(session.unreceived.len() <= usize::from(settings.max_streams) * 2);
+        assert!(session.starved_streams.len() <= session.streams.len());
+        let held: usize = session.streams.values().map(|it| it.inbox_size).sum();
+        assert_eq!(held, session.inbox_size);
+        // The last message may be over it.
+        assert!(held <= settings.receive_window as usize + (64 << 10));
+        assert!(session.received_size <= settings.datagram_receive_buffer);
+        assert!(session.writing.len() <= 100 && session.unacknowledged.len() <= 100);
+        assert!(session.packets.len() <= 2 * PACKET_BACKLOG);
+    }
+}
+
+fn chunk(kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
+    let mut chunk = vec![kind, flags];
+    chunk.extend((value.len() as u16 + 4).to_be_bytes());
+    chunk.extend(value);
+    chunk.resize(chunk.len().next_multiple_of(4), 0);
+    chunk
+}
+
+#[test]
+fn an_association_made_by_hand_is_one() {
+    let mut peer = Peer::associated();
+    peer.write(0, b"hello");
+    assert_eq!(peer.victim.count(Kind::StreamOpened), 1);
+    assert_eq!(peer.victim.count(Kind::StreamData), 1);
+    assert!(peer.is_intact());
+}
+
+#[test]
+fn a_message_that_is_none_ends_the_session() {
+    for content in [
+        &b"\xff\xff\xff\xff\xff\xff"[..],
+        b"\x02\x12\xff",
+        b"\x00\x00",
+        b"\x05\x08\x00",
+    ] {
+        let mut peer = Peer::associated();
+        peer.fragment(0, WHOLE, content);
+        assert_eq!(peer.victim.closed(), Some(CloseCause::Failed));
+    }
+}
+
+#[test]
+fn a_stream_of_a_number_that_is_not_the_peers_is_none() {
+    let mut peer = Peer::associated();
+    for stream in [1, 31, 32, 33, 1000, u16::MAX] {
+        peer.write(stream, b"hello");
+    }
+    assert_eq!(peer.victim.count(Kind::StreamOpened), 0);
+    peer.check();
+    assert!(peer.is_intact());
+}
+
+#[test]
+fn a_limit_that_shrinks_is_not_heard() {
+    let mut peer = Peer::associated();
+    peer.write(0, b"hello");
+    for limit in [1000, 10, 0] {
+        peer.message(0, &Message::of_limit(limit));
+    }
+    let victim = &mut peer.victim;
+    victim
+        .session
+        .write(0, vec![1; 5000].into(), &mut victim.out);
+    victim.process(peer.now);
+    assert_eq!(peer.victim.session.streams[&0].sent, 1000);
+    assert!(peer.is_intact());
+}
+
+#[test]
+fn the_ends_of_a_stream_in_any_order_and_again_end_that_stream_alone() {
+    let flags = [Flag::Fin, Flag::FinAck, Flag::StopSending, Flag::Reset];
+    for first in flags {
+        for second in flags {
+            let mut peer = Peer::associated();
+            peer.write(0, b"hello");
+            for flag in [first, second, first, second, Flag::Fin, Flag::Reset] {
+                peer.message(0, &Message::of_flag(flag));
+            }
+            peer.write(0, b"more");
+            let ends =
+                peer.victim.count(Kind::StreamFinished) + peer.victim.count(Kind::StreamReset);
+            assert!(ends <= 1, "{first:?} {second:?}");
+            assert!(peer.victim.count(Kind::StreamStopped) <= 1);
+            peer.check();
+            assert!(peer.is_intact());
+        }
+    }
+}
+
+#[test]
+fn a_message_without_end_is_not_kept() {
+    let mut peer = Peer::associated();
+    peer.fragment(0, BEGINNING, &[1; 1000]);
+    for _ in 0..3000 {
+        peer.fragment(0, MIDDLE, &[1; 1000]);
+        if peer.victim.closed().is_some() {
+            return;
+        }
+    }
+    peer.pass(Duration::from_secs(1));
+    let kept = peer.acknowledged().unwrap().wrapping_sub(FIRST_TSN) as usize * 1000;
+    assert!(kept <= 2 * settings().receive_window as usize, "{kept}");
+}
+
+#[test]
+fn what_a_reader_does_not_take_fills_no_more_than_the_window() {
+    let mut peer = Peer::associated();
+    for number in 0..4000u32 {
+        peer.message(
+            (number % 4) as u16 * 2,
+            &Message::of_payload(vec![1; 1000].into()),
+        );
+    }
+    peer.check();
+    let kept = peer.acknowledged().unwrap().wrapping_sub(FIRST_TSN) as usize * 1000;
+    let taken = 4 * settings().stream_receive_queue;
+    assert!(
+        kept <= taken + 2 * settings().receive_window as usize,
+        "{kept}"
+    );
+}
+
+#[test]
+fn an_association_is_asked_for_once() {
+    let mut peer = Peer::associated();
+    for tag in 100..1100 {
+        peer.init(tag);
+    }
+    assert!(peer.is_intact());
+    let size = format!(
+        "{:?}",
+        peer.victim.session.association.as_ref().unwrap().endpoint
+    )
+    .len();
+    assert!(size < 10_000, "{size}");
+    assert!(peer.is_intact());
+    peer.write(0, b"hello");
+    assert_eq!(peer.victim.count(Kind::StreamData), 1);
+}
+
+/// As on a path with a round trip time above the retransmission timeout.
+#[test]
+fn a_cookie_that_comes_again_does_no_harm() {
+    let mut peer = Peer::associated();
+    for _ in 0..10 {
+        peer.chunk(COOKIE_ECHO, 0, &peer.cookie.clone());
+        assert!(peer.is_intact());
+    }
+    peer.write(0, b"hello");
+    assert_eq!(peer.victim.count(Kind::StreamData), 1);
+}
+
+#[test]
+fn an_init_that_comes_again_does_no_harm() {
+    let mut peer = Peer::associated();
+    for _ in 0..10 {
+        peer.init(MY_TAG);
+        assert!(peer.is_intact());
+    }
+    peer.write(0, b"hello");
+    assert_eq!(peer.victim.count(Kind::StreamData), 1);
+}
+
+#[test]
+fn an_abort_and_a_shutdown_end_the_session() {
+    let mut peer = Peer::associated();
+    peer.chunk(ABORT, 0, &[]);
+    assert_eq!(peer.victim.closed(), Some(CloseCause::RemoteError));
+
+    let mut peer = Peer::associated();
+    peer.chunk(SHUTDOWN, 0, &(FIRST_TSN - 1).to_be_bytes());
+    peer.pass(Duration::from_secs(120));
+    assert!(peer.victim.closed().is_some());
+    assert!(peer.victim.session.is_drained());
+}
+
+#[test]
+fn a_heartbeat_is_answered_each_once() {
+    let mut peer = Peer::associated();
+    let before = peer.heard.len();
+    for number in 0..50 {
+        peer.chunk(HEARTBEAT, 0, &[0, 1, 0, 8, 0, 0, 0, number]);
+    }
+    let answers = peer.heard[before..].iter();
+    let answers = answers.filter(|(kind, _)| *kind == HEARTBEAT_ACK).count();
+    assert!(answers <= 50);
+    peer.chunk(HEARTBEAT_ACK, 0, &[0, 1, 0, 12, 0, 0, 0, 0, 0, 0, 0, 9]);
+    assert!(peer.is_intact());
+}
+
+#[test]
+fn a_stream_that_is_used_again_and_again_leaves_nothing_behind() {
+    let mut peer = Peer::associated();
+    for request in 0..300u32 {
+        peer.write(0, b"hello");
+        // An outgoing reset of this stream (RFC 6525, section 4.1).
+        let mut value = vec![0, 13, 0, 18];
+        value.extend((FIRST_TSN + request).to_be_bytes());
+        value.extend([0; 4]);
+        value.extend((peer.next - 1).to_be_bytes());
+        value.extend([0, 0]);
+        peer.chunk(RECONFIG, 0, &value);
+        peer.messages.clear();
+        peer.check();
+    }
+    assert!(peer.is_intact());
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Chunk(u8, u8, Vec<u8>),
+    OtherTag(u8, Vec<u8>),
+    Chunks(Vec<u8>),
+    Fragment(u16, u8, Vec<u8>),
+    Message(u16, Option<i32>, Option<u64>, usize),
+    SkipNumbers(u32),
+    Init(u32),
+    Cookie,
+    Say(Vec<u8>),
+    Pass(u64),
+    Open,
+    Write(u64, usize),
+    Finish(u64),
+    Reset(u64),
+    Stop(u64),
+    Consumed(u64, usize),
+    Close(bool),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let kinds = prop_oneof![
+        0..16u8,
+        Just(RECONFIG),
+        Just(FORWARD_TSN),
+        Just(64),
+        any::<u8>()
+    ];
+    let stream = 0..6u16;
+    let any_stream = prop_oneof![4 => 0..6u16, 1 => any::<u16>()];
+    let own = 0..6u64;
+    prop_oneof![
+        3 => (kinds.clone(), any::<u8>(), vec(any::<u8>(), 0..40)).prop_map(|(kind, flags, value)| Op::Chunk(kind, flags, value)),
+        1 => (kinds, vec(any::<u8>(), 0..40)).prop_map(|(kind, value)| Op::OtherTag(kind, value)),
+        1 => vec(any::<u8>(), 0..60).prop_map(Op::Chunks),
+        3 => (any_stream, 0..8u8, vec(any::<u8>(), 0..30)).prop_map(|(stream, flags, content)| Op::Fragment(stream, flags, content)),
+        6 => (stream, proptest::option::of(-1..6i32), proptest::option::of(0..2_000u64), 0..1100usize)
+            .prop_map(|(stream, flag, limit, size)| Op::Message(stream, flag, limit, size)),
+        1 => any::<u32>().prop_map(Op::SkipNumbers),
+        1 => prop_oneof![Just(MY_TAG), any::<u32>()].prop_map(Op::Init),
+        1 => Just(Op::Cookie),
+        1 => vec(any::<u8>(), 0..60).prop_map(Op::Say),
+        3 => (0..20_000u64).prop_map(Op::Pass),
+        2 => Just(Op::Open),
+        2 => (own.clone(), 0..100_000usize).prop_map(|(stream, size)| Op::Write(stream, size)),
+        1 => own.clone().prop_map(Op::Finish),
+        1 => own.clone().prop_map(Op::Reset),
+        1 => own.clone().prop_map(Op::Stop),
+        1 => (own, 0..100_000usize).prop_map(|(stream, bytes)| Op::Consumed(stream, bytes)),
+        1 => (0..8u8).prop_map(|it| Op::Close(it > 0)),
+    ]
+}
+
+impl Peer {
+    fn step(&mut self, op: Op) {
+        let now = self.now;
+        let (session, out) = (&mut self.victim.session, &mut self.victim.out);
+        match op {
+            Op::Chunk(kind, flags, value) => self.chunk(kind, flags, &value),
+            Op::OtherTag(kind, value) => self.packet(0, &chunk(kind, 0, &value)),
+            Op::Chunks(chunks) => self.packet(self.tag, &chunks),
+            Op::Fragment(stream, flags, content) => self.fragment(stream, flags, &content),
+            Op::Message(stream, flag, limit, size) => {
+                let message = Message {
+                    flag,
+                    payload: (size > 0).then(|| vec![3; size].into()),
+                    limit,
+                };
+                self.message(stream, &message);
+            }
+            Op::SkipNumbers(count) => self.next = self.next.wrapping_add(count),
+            Op::Init(tag) => self.init(tag),
+            Op::Cookie => self.chunk(COOKIE_ECHO, 0, &self.cookie.clone()),
+            Op::Say(data) => self.say(&data),
+            Op::Pass(milliseconds) => self.pass(Duration::from_millis(milliseconds)),
+            Op::Open => session.open_stream(1, out),
+            Op::Write(stream, size) => session.write(stream, vec![1; size].into(), out),
+            Op::Finish(stream) => session.finish(stream, out),
+            Op::Reset(stream) => session.reset(stream),
+            Op::Stop(stream) => session.stop(stream),
+            Op::Consumed(stream, bytes) => session.consumed(stream, bytes, out, false),
+            Op::Close(orderly) => session.close(0, orderly, now, out),
+        }
+        self.exchange();
+        self.check();
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_an_authenticated_peer_says_leaves_the_session_sound(is_associated in prop::bool::weighted(0.9), ops in vec(op(), 1..60)) {
+        let mut peer = if is_associated { Peer::associated() } else { Peer::authenticated() };
+        for op in ops {
+            peer.step(op);
+        }
+        let now = peer.now;
+        peer.victim.session.close(0, false, now, &mut peer.victim.out);
+        peer.pass(Duration::from_secs(60));
+        peer.pass(Duration::from_secs(1));
+        assert!(peer.victim.session.is_drained());
+        let ends = peer.victim.notices().filter(|it| matches!(it, Notice::Closed { .. })).count();
+        assert_eq!(ends, 1);
+    }
+}
