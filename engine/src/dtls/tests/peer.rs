@@ -24,6 +24,9 @@ const COOKIE_ACK: u8 = 11;
 const RECONFIG: u8 = 130;
 const FORWARD_TSN: u8 = 192;
 
+/// RFC 9260, section 3.3.3.1.
+const STATE_COOKIE: u16 = 7;
+
 /// A fragment of a message is its first and its last.
 const WHOLE: u8 = 3;
 const BEGINNING: u8 = 2;
@@ -102,9 +105,7 @@ impl Peer {
             }
             if let Some((_, value)) = self.heard.iter().find(|(kind, _)| *kind == INIT_ACK) {
                 self.tag = u32::from_be_bytes(value[..4].try_into().unwrap());
-                let at = value.windows(2).position(|it| it == [0, 7]).unwrap();
-                let length = usize::from(u16::from_be_bytes([value[at + 2], value[at + 3]]));
-                self.cookie = value[at + 4..at + length].to_vec();
+                self.cookie = parameter(&value[16..], STATE_COOKIE);
             }
             if is_quiet {
                 return;
@@ -200,6 +201,17 @@ impl Peer {
         assert!(session.received_size <= settings.datagram_receive_buffer);
         assert!(session.writing.len() <= 100 && session.unacknowledged.len() <= 100);
         assert!(session.packets.len() <= 2 * PACKET_BACKLOG);
+    }
+}
+
+/// The value of the first parameter of a type (RFC 9260, section 3.2.1).
+fn parameter(mut parameters: &[u8], kind: u16) -> Vec<u8> {
+    loop {
+        let length = usize::from(u16::from_be_bytes([parameters[2], parameters[3]]));
+        if parameters[..2] == kind.to_be_bytes() {
+            return parameters[4..length].to_vec();
+        }
+        parameters = &parameters[length.next_multiple_of(4)..];
     }
 }
 
