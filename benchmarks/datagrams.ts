@@ -1,5 +1,5 @@
 /**
- * How many datagrams a second arrive, counted at the receiver, over loopback. `psec` with backpressure honoured
+ * How many datagrams a second arrive, counted at the receiver, over loopback. `psec` by each scheme, with backpressure honoured
  * (`send()` has returned false: wait for `drain`) and without; and plain `node:dgram`, which secures nothing.
  */
 import { setTimeout as delay } from 'node:timers/promises'
@@ -63,9 +63,9 @@ async function compare (contenders: Map<string, Measure>): Promise<void> {
     }
   }
 
-  const reference = median([...samples.values()][0].map(sample => sample.perSecond))
+  const references = ['psec, QUIC', 'psec, DTLS'].map(name => median(samples.get(name)?.map(sample => sample.perSecond) ?? []))
 
-  printTable(`Datagrams that arrive, over loopback, ${ROUNDS} × ${SECONDS} s of each`, ['', 'bytes', 'median', 'payload', 'lost', 'psec delivers'], [...samples].map(([name, values]) => {
+  printTable(`Datagrams that arrive, over loopback, ${ROUNDS} × ${SECONDS} s of each`, ['', 'bytes', 'median', 'payload', 'lost', 'psec, QUIC delivers', 'psec, DTLS delivers'], [...samples].map(([name, values]) => {
     const perSecond = median(values.map(sample => sample.perSecond))
     const size = Math.min(...values.map(sample => sample.size))
 
@@ -75,7 +75,7 @@ async function compare (contenders: Map<string, Measure>): Promise<void> {
       `${Math.round(perSecond)}/s`,
       `${(perSecond * size / 1e6).toFixed(1)} MB/s`,
       `${(median(values.map(sample => sample.lost)) * 100).toFixed(1)} %`,
-      `${(reference / perSecond).toFixed(2)} ×`
+      ...references.map(reference => `${(reference / perSecond).toFixed(2)} ×`)
     ]
   }))
 }
@@ -86,11 +86,13 @@ const receiver = new ChildCalls<UdpCalls>('./udp-worker.ts', [])
 try {
   const port = await receiver.call('port')
 
-  await withPairs(['psec'], async ([pair]) => {
-    await pair.dialler.call('dial', { address: pair.address })
+  await withPairs(['psec, QUIC', 'psec, DTLS'], async (pairs) => {
+    await Promise.all(pairs.map(async ({ dialler, address }) => dialler.call('dial', { address })))
     await compare(new Map([
-      ['psec', overPsec(pair, true)],
-      ['psec, backpressure ignored', overPsec(pair, false)],
+      ...pairs.flatMap((pair): Array<[string, Measure]> => [
+        [pair.contender, overPsec(pair, true)],
+        [`${pair.contender}, backpressure ignored`, overPsec(pair, false)]
+      ]),
       ['node:dgram, nothing secured', overUdp(sender, receiver, port)]
     ]))
   })

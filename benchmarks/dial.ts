@@ -7,7 +7,16 @@ import { printTable } from './table.ts'
 import { withPairs } from './worker-process.ts'
 import type { Contender } from './contenders.ts'
 
-const CONTENDERS: Contender[] = ['psec', 'psec, no initiation packet', '@chainsafe/libp2p-quic', 'TCP + Noise + Yamux']
+const CONTENDERS: Contender[] = [
+  'psec, QUIC',
+  'psec, QUIC, no initiation packet',
+  '@chainsafe/libp2p-quic',
+  'psec, DTLS',
+  'psec, DTLS, no initiation packet',
+  'DTLS alone',
+  '@libp2p/webrtc (direct)',
+  'TCP + Noise + Yamux'
+]
 const WARM_UP = 30
 const ROUNDS = 100
 
@@ -25,13 +34,13 @@ await withPairs(CONTENDERS, async (pairs) => {
     }
   }
 
-  const reference = median(times.get('psec') ?? [])
+  const references = ['psec, QUIC', 'psec, DTLS'].map(contender => median(times.get(contender as Contender) ?? []))
 
-  printTable(`Dial, over loopback, ${ROUNDS} of each`, ['', 'median', 'fastest', 'slowest', 'psec takes'], [...times].map(([contender, ms]) => [
+  printTable(`Dial, over loopback, ${ROUNDS} of each`, ['', 'median', 'fastest', 'slowest', 'psec, QUIC takes', 'psec, DTLS takes'], [...times].map(([contender, ms]) => [
     contender,
     `${median(ms).toFixed(2)} ms`,
     `${Math.min(...ms).toFixed(2)} ms`,
     `${Math.max(...ms).toFixed(2)} ms`,
-    `${(reference / median(ms)).toFixed(2)} ×`
+    ...references.map(reference => `${(reference / median(ms)).toFixed(2)} ×`)
   ]))
 })

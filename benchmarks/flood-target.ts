@@ -1,11 +1,10 @@
 /**
  * A listening node under a flood, in a process of its own: does what its parent asks for
  */
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { createLibp2p } from 'libp2p'
 import { psec } from '../src/index.ts'
 import { recordMetrics } from '../test/fixtures/record-metrics.ts'
+import { collectGarbage } from './collect-garbage.ts'
 
 export interface TargetState {
   rss: number
@@ -20,9 +19,6 @@ export interface TargetCalls {
   state (): Promise<TargetState>
   collectGarbage (): Promise<void>
 }
-
-setFlagsFromString('--expose-gc')
-const gc = runInNewContext('gc') as () => void
 
 const recorded = recordMetrics()
 const node = await createLibp2p({
@@ -46,7 +42,7 @@ const calls: TargetCalls = {
     events: Object.fromEntries(Object.entries(recorded.counters('libp2p_psec_listener_events_total'))
       .map(([name, count]) => [name.split(' ').at(-1) ?? '', count]))
   }),
-  collectGarbage: async () => { gc() }
+  collectGarbage: async () => { collectGarbage() }
 }
 
 process.on('message', ({ id, call }: any) => {

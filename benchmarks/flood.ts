@@ -57,8 +57,8 @@ interface Phase extends Honest {
 
 const target = new ChildCalls<TargetCalls>('./flood-target.ts', [])
 const flooder = new ChildCalls<FloodCalls>('./flood-worker.ts', [])
-const dialler = new WorkerProcess('psec')
-const established = new WorkerProcess('psec')
+const dialler = new WorkerProcess('psec, QUIC')
+const established = new WorkerProcess('psec, QUIC')
 
 try {
   const address = await target.call('address')

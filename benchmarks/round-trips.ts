@@ -8,7 +8,17 @@ import { ChildCalls, withPairs } from './worker-process.ts'
 import type { Contender } from './contenders.ts'
 import type { RelayCalls } from './relay.ts'
 
-const CONTENDERS: Contender[] = ['psec', 'psec, confirmation required', 'psec, no initiation packet', '@chainsafe/libp2p-quic']
+const CONTENDERS: Contender[] = [
+  'psec, QUIC',
+  'psec, QUIC, confirmation required',
+  'psec, QUIC, no initiation packet',
+  '@chainsafe/libp2p-quic',
+  'psec, DTLS',
+  'psec, DTLS, confirmation required',
+  'psec, DTLS, no initiation packet',
+  'DTLS alone',
+  '@libp2p/webrtc (direct)'
+]
 const WARM_UP = 2
 const ROUNDS = 10
 const DELAY = 50

@@ -7,7 +7,7 @@ import { printTable } from './table.ts'
 import { withPairs } from './worker-process.ts'
 import type { Contender } from './contenders.ts'
 
-const CONTENDERS: Contender[] = ['psec', '@chainsafe/libp2p-quic', 'TCP + Noise + Yamux']
+const CONTENDERS: Contender[] = ['psec, QUIC', 'psec, DTLS', '@libp2p/webrtc (direct)', '@chainsafe/libp2p-quic', 'TCP + Noise + Yamux']
 const WARM_UP = 1
 const ROUNDS = 5
 const SECONDS = 2
@@ -29,11 +29,11 @@ await withPairs(CONTENDERS, async (pairs) => {
     }
   }
 
-  const reference = median(rates.get('psec') ?? [])
+  const references = ['psec, QUIC', 'psec, DTLS'].map(contender => median(rates.get(contender as Contender) ?? []))
 
-  printTable(`One stream, over loopback, ${ROUNDS} × ${SECONDS} s of each`, ['', 'median', 'slowest', 'fastest', 'psec delivers'], [...rates].map(([contender, values]) => [
+  printTable(`One stream, over loopback, ${ROUNDS} × ${SECONDS} s of each`, ['', 'median', 'slowest', 'fastest', 'psec, QUIC delivers', 'psec, DTLS delivers'], [...rates].map(([contender, values]) => [
     contender,
     ...[median(values), Math.min(...values), Math.max(...values)].map(rate => `${(rate / 1e6).toFixed(1)} MB/s`),
-    `${(reference / median(values)).toFixed(2)} ×`
+    ...references.map(reference => `${(reference / median(values)).toFixed(2)} ×`)
   ]))
 })

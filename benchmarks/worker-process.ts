@@ -13,6 +13,18 @@ export interface DatagramsSent {
   ms: number
 }
 
+export interface MemoryUse {
+  /**
+   * Bytes of the process that are in memory
+   */
+  resident: number
+
+  /**
+   * Bytes of the JavaScript heap, and of what hangs on its objects, that are in use
+   */
+  javascript: number
+}
+
 /**
  * What a worker can be asked for
  */
@@ -36,6 +48,9 @@ export interface Calls {
 
   /** How many datagrams have arrived since the last time it was asked */
   takeReceived (): Promise<number>
+
+  /** What the process uses once garbage was collected */
+  memory (): Promise<MemoryUse>
 
   stop (): Promise<void>
 }

@@ -5,6 +5,7 @@
 import { once } from 'node:events'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { multiaddr } from '@multiformats/multiaddr'
+import { collectGarbage } from './collect-garbage.ts'
 import { createNode } from './contenders.ts'
 import type { Contender } from './contenders.ts'
 import type { Calls, DatagramsSent } from './worker-process.ts'
@@ -112,6 +113,13 @@ const calls: Calls = {
     receivedDatagrams = 0
 
     return received
+  },
+
+  memory: async () => {
+    collectGarbage()
+    const { rss, heapUsed, external } = process.memoryUsage()
+
+    return { resident: rss, javascript: heapUsed + external }
   },
 
   stop: async () => {

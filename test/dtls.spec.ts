@@ -19,7 +19,7 @@ describe('the settings of DTLS', () => {
 
   for (const [why, init] of wrong) {
     it(`are refused with ${why}`, () => {
-      expect(() => dtls(init)).to.throw(`dtls: ${Object.keys(init)[0]} must be`).with.property('name', 'InvalidParametersError')
+      expect(() => dtls(init)).to.throw(`dtls: ${Object.keys(init)[0]} has to be`).with.property('name', 'InvalidParametersError')
     })
   }
 

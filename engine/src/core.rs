@@ -667,7 +667,9 @@ impl Core {
     fn route(&mut self, now: Instant, origin: Origin, data: BytesMut, may_answer: bool) -> bool {
         #[cfg(feature = "dtls")]
         if dtls::is_record(&data) {
-            return self.tell_dtls(now, origin, &data) || self.begin_dtls(now, origin, &data);
+            return self.tell_dtls(now, origin, &data)
+                || self.begin_dtls(now, origin, &data)
+                || self.restart_dtls(now, origin, &data);
         }
         let mut buf = Vec::new();
         match self.handle(now, origin, data, &mut buf) {
@@ -762,6 +764,26 @@ impl Core {
             }
         }
         true
+    }
+
+    /// Let the newest responder whose handshake is under way take another ClientHello; false if this is none, or there is none.
+    #[cfg(feature = "dtls")]
+    fn restart_dtls(&mut self, now: Instant, origin: Origin, data: &[u8]) -> bool {
+        if dtls::client_random(data).is_none() {
+            return false;
+        }
+        let Some(flow) = self.flows.get(&origin.remote) else {
+            return false;
+        };
+        let ids = flow.dtls.clone();
+        let has_restarted = ids
+            .into_iter()
+            .rev()
+            .any(|id| match self.sessions.get_mut(&id) {
+                Some((AnySession::Dtls(session), _)) => session.restart(now),
+                _ => false,
+            });
+        has_restarted && self.tell_dtls(now, origin, data)
     }
 
     fn respond_raw(&mut self, remote: SocketAddr, local: Option<IpAddr>, data: Vec<u8>) {

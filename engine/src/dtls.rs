@@ -8,7 +8,7 @@ mod identity;
 mod message;
 mod record;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ pub use self::record::{client_random, is_record};
 use self::association::{Association, Signal};
 use self::flight::Flight;
 use self::message::{Flag, MAX_PAYLOAD, Message};
+use self::record::server_random;
 use crate::command::Peer;
 use crate::events::{Events, Kind};
 use crate::notice::{CloseCause, Notice};
@@ -72,6 +73,9 @@ const MAX_GOODBYES: u8 = 8;
 /// How long the DTLS library waits at least between two looks at the time. While a message of a flight is missing, it is due at
 /// once, again and again, with an ACK each time (RFC 9147, section 7.1): it would never end.
 const MIN_WAIT: Duration = Duration::from_millis(100);
+
+/// How often a handshake may begin again.
+const MAX_RESTARTS: u8 = 4;
 
 /// How often a changed round trip time is worth telling.
 const PATH_INTERVAL: Duration = Duration::from_millis(500);
@@ -178,6 +182,11 @@ pub struct DtlsSession {
     dtls_told_at: Instant,
     /// What a ClientHello has to begin with to be of this handshake, if this side is the responder.
     client_random: Option<[u8; 32]>,
+    /// The random of the ServerHello that was taken, if this side is the initiator.
+    server_random: Option<[u8; 32]>,
+    /// Of those that contradicted each other: they are of no use any more.
+    refused_randoms: Vec<[u8; 32]>,
+    restarts: u8,
     /// Who the remote's certificate says it is, or what is wrong with that.
     claim: Option<Result<Claim, String>>,
     state: State,
@@ -201,8 +210,9 @@ pub struct DtlsSession {
     is_associated: bool,
     streams: HashMap<u16, Stream>,
     opening: VecDeque<u32>,
-    /// Numbers of streams of this side: those that were used and are free again, and the first that never was.
-    free: BTreeSet<u16>,
+    /// Numbers of streams of this side: those that were used and are free again, and the first that never was. One comes back
+    /// as late as can be: datagrams go by the number of their stream, and may be slower than its end.
+    free: VecDeque<u16>,
     next: u16,
     /// Streams that have something to be written, in the order of their turns.
     writing: VecDeque<u16>,
@@ -280,6 +290,9 @@ impl DtlsSession {
             dtls_timeout: None,
             dtls_told_at: now,
             client_random: None,
+            server_random: None,
+            refused_randoms: Vec::new(),
+            restarts: 0,
             claim: None,
             state: State::Handshaking,
             end: None,
@@ -296,7 +309,7 @@ impl DtlsSession {
             is_associated: false,
             streams: HashMap::new(),
             opening: VecDeque::new(),
-            free: BTreeSet::new(),
+            free: VecDeque::new(),
             next: u16::from(!is_initiator),
             writing: VecDeque::new(),
             unacknowledged: HashMap::new(),
@@ -350,6 +363,20 @@ impl DtlsSession {
             self.repeat_goodbye();
             return true;
         }
+        if self.is_initiator
+            && matches!(self.state, State::Handshaking)
+            && let Some(random) = server_random(data)
+        {
+            if self.refused_randoms.contains(&random) {
+                return true;
+            }
+            let known = *self.server_random.get_or_insert(random);
+            if known != random {
+                self.refused_randoms.extend([known, random]);
+                self.begin_again(now, out, full);
+                return true;
+            }
+        }
         if matches!(self.state, State::Handshaking)
             && (data.len() > MAX_HANDSHAKE_DATAGRAM
                 || self.is_initiator
@@ -375,6 +402,49 @@ impl DtlsSession {
     fn tell_time(&mut self, now: Instant) -> Result<(), dimpl::Error> {
         self.dtls_told_at = now;
         self.dtls.handle_timeout(now)
+    }
+
+    /// Two ServerHellos contradict each other. Which of them answers us can't be told: one may be for the last ClientHello of this
+    /// address, whose dial was given up, or anybody's; and with the wrong one a handshake never ends. So ask once more, by
+    /// another ClientHello, for which the responder does [`Self::restart`].
+    fn begin_again(&mut self, now: Instant, out: &mut Events, full: bool) {
+        if !self.renew(now) {
+            return;
+        }
+        self.server_random = None;
+        self.dtls.set_active(true);
+        match self.tell_time(now) {
+            Ok(()) => {
+                self.drain(now, out, full);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Have a responder whose handshake is under way take another ClientHello. Returns whether it does.
+    pub fn restart(&mut self, now: Instant) -> bool {
+        let is_handshaking = !self.is_initiator && matches!(self.state, State::Handshaking);
+        if !is_handshaking || !self.renew(now) {
+            return false;
+        }
+        self.client_random = None;
+        self.tell_time(now).is_ok()
+    }
+
+    /// Forget what was said. Whoever can send in the remote's name can bring that about: not for ever.
+    fn renew(&mut self, now: Instant) -> bool {
+        if self.restarts == MAX_RESTARTS {
+            return false;
+        }
+        let packet_size = u16::try_from(self.packet_size).unwrap_or(u16::MAX);
+        let Ok(dtls) = self.identity.dtls(now, packet_size) else {
+            return false;
+        };
+        self.restarts += 1;
+        self.dtls = dtls;
+        self.claim = None;
+        self.packets.clear();
+        true
     }
 
     /// Take out of the DTLS library what it has: packets, and what it received. Returns whether there was anything.
@@ -624,7 +694,7 @@ impl DtlsSession {
             StreamEvent::Readable { id } => self.read(id, out, full(out)),
             StreamEvent::Finished { id } => self.torn(id, out),
             StreamEvent::ResetComplete { id } if self.is_mine(id) => {
-                self.free.insert(id);
+                self.free.push_back(id);
                 self.open_streams(out);
             }
             _ => {}
@@ -655,14 +725,14 @@ impl DtlsSession {
             return;
         };
         while !self.opening.is_empty() {
-            let id = match self.free.pop_first() {
-                Some(id) => id,
-                None if self.next < association.max_streams() => {
-                    let id = self.next;
-                    self.next = id.saturating_add(2);
-                    id
-                }
-                None => return,
+            let id = if self.next < association.max_streams() {
+                let id = self.next;
+                self.next = id.saturating_add(2);
+                id
+            } else if let Some(id) = self.free.pop_front() {
+                id
+            } else {
+                return;
             };
             if !association.open(id) {
                 continue;

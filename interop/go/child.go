@@ -52,7 +52,12 @@ func startChild(program string, arguments ...string) (*child, error) {
 func (c *child) read(buffer []byte) (int, error) {
 	length, err := c.conn.Read(buffer)
 
-	if length == 0 || errors.Is(err, syscall.ECONNRESET) {
+	// The program has ended without having read everything, which is told before what it had still written.
+	if errors.Is(err, syscall.ECONNRESET) {
+		length, err = c.conn.Read(buffer)
+	}
+
+	if length == 0 {
 		return 0, io.EOF
 	}
 

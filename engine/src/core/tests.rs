@@ -449,6 +449,21 @@ fn an_answer_that_overtakes_the_accept_is_taken_while_javascript_reads_that(mut 
     assert!(net.b.secured_peer().is_some());
 }
 
+fn a_handshake_outlives_the_answer_to_one_that_was_given_up(mut net: Net) {
+    net.initiate(1400);
+    let early = net.first_flight.clone();
+    respond_at_b(&mut net, 9, early);
+    restart_a(&mut net);
+    net.initiate(1400);
+    let early = net.first_flight.clone();
+    respond_at_b(&mut net, 10, early);
+    net.proceed(false);
+    // What was meant for the last comes first, and no time passes.
+    net.deliver_all();
+    assert!(net.a.secured_peer().is_some());
+    assert_eq!(secured_at_b(&net), 1);
+}
+
 fn a_remote_can_begin_afresh_while_its_last_session_drains(mut net: Net) {
     net.secure();
     net.b.close(net.now, 9, 0, false);
@@ -781,6 +796,18 @@ fn a_stream_carries_its_bytes_and_its_end(mut net: Net) {
     assert_eq!(written, data.len() as u64);
 }
 
+/// Datagrams go by it, and may be slower than its end.
+fn the_number_of_a_stream_that_is_over_is_not_the_next_ones(mut net: Net) {
+    net.secure();
+    let first = open_stream(&mut net);
+    write(&mut net, first, b"last words");
+    net.a.finish(net.now, 1, first);
+    net.run(Duration::from_secs(1));
+    net.b.finish(net.now, 9, first);
+    net.run(Duration::from_secs(1));
+    assert_ne!(open_stream(&mut net), first);
+}
+
 fn a_reader_that_takes_nothing_holds_the_writer_back(mut net: Net) {
     net.secure();
     let stream = open_stream(&mut net);
@@ -1002,6 +1029,8 @@ fn no_bytes_of_any_kind_disturb_a_session(mut net: Net) {
 }
 
 for_every_scheme! {
+    the_number_of_a_stream_that_is_over_is_not_the_next_ones
+    a_handshake_outlives_the_answer_to_one_that_was_given_up
     nothing_more_is_taken_from_the_sessions_while_as_much_as_was_said_waits_for_javascript
     datagrams_that_nobody_took_in_time_are_counted
     datagrams_that_nobody_took_before_the_session_ended_are_delivered_or_counted

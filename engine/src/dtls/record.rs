@@ -9,6 +9,12 @@ const MESSAGE_HEADER: usize = 12;
 const RANDOM: usize = 32;
 
 const HANDSHAKE: u8 = 22;
+/// The random of a ServerHello that is a HelloRetryRequest (RFC 8446, section 4.1.3).
+const RETRY_RANDOM: [u8; RANDOM] = [
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
+    0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+];
+
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 const HELLO_VERIFY_REQUEST: u8 = 3;
@@ -30,7 +36,16 @@ pub fn is_record(data: &[u8]) -> bool {
 
 /// The random of the ClientHello that a datagram begins with: what tells one handshake from the next.
 pub fn client_random(data: &[u8]) -> Option<[u8; RANDOM]> {
-    if message_type(data)? != CLIENT_HELLO {
+    random_of(data, CLIENT_HELLO)
+}
+
+/// The random of the ServerHello that a datagram begins with: what tells the answer to one ClientHello from that to the next.
+pub fn server_random(data: &[u8]) -> Option<[u8; RANDOM]> {
+    random_of(data, SERVER_HELLO).filter(|random| *random != RETRY_RANDOM)
+}
+
+fn random_of(data: &[u8], hello: u8) -> Option<[u8; RANDOM]> {
+    if message_type(data)? != hello {
         return None;
     }
     let offset = data.get(HEADER + 6..HEADER + 9)?;

@@ -103,12 +103,12 @@ export function dtls (init: DtlsInit = {}): SecurityScheme {
     const value = settings[name as keyof typeof RANGES]
 
     if (value < min || value > max) {
-      throw new InvalidParametersError(`dtls: ${name} must be an integer from ${min} to ${max}, not ${value}`)
+      throw new InvalidParametersError(`dtls: ${name} has to be an integer from ${min} to ${max}, not ${value}`)
     }
   }
 
   if (typeof allowDtls12 !== 'boolean') {
-    throw new InvalidParametersError(`dtls: allowDtls12 must be true or false, not ${allowDtls12}`)
+    throw new InvalidParametersError(`dtls: allowDtls12 has to be true or false, not ${allowDtls12}`)
   }
 
   return new NativeScheme({
