@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { join, relative } from 'node:path'
+import { access, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect } from 'aegir/chai'
@@ -50,11 +50,17 @@ async function findFiles (folder: string, extension: string): Promise<string[]> 
   return entries.filter(entry => entry.endsWith(extension)).map(entry => join(ROOT, folder, entry))
 }
 
-async function readExamples (): Promise<Example[]> {
+async function findPages (): Promise<string[]> {
   // `npm run docs` puts copies of pages there
   const generated = join(ROOT, 'docs', 'api')
   const docs = (await findFiles('docs', '.md')).filter(file => !file.startsWith(generated))
-  const pages = [join(ROOT, 'README.md'), join(ROOT, 'benchmarks', 'README.md'), ...docs]
+  const others = ['.', 'benchmarks', 'interop', join('test', 'vectors')].map(folder => join(ROOT, folder, 'README.md'))
+
+  return [...others, ...docs]
+}
+
+async function readExamples (): Promise<Example[]> {
+  const pages = await findPages()
   const sources = await findFiles('src', '.ts')
   const read = async (file: string): Promise<Example[]> => findExamples(file, await readFile(file, 'utf8'))
 
@@ -81,6 +87,49 @@ describe('the tests that the documentation names', () => {
 
     expect(citations).to.not.be.empty()
     expect(missing).to.deep.equal([])
+  })
+})
+
+describe('the links of the documentation', () => {
+  /** As GitHub makes them of headings */
+  function anchors (page: string): string[] {
+    return [...page.matchAll(/^#+ (?<heading>.*)$/gm)].map(({ groups }) => (groups?.heading ?? '')
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}_ -]/gu, '')
+      .replaceAll(' ', '-'))
+  }
+
+  async function leadsNowhere (page: string, link: string): Promise<boolean> {
+    const [path, anchor] = link.split('#')
+    const file = path === '' ? page : join(dirname(page), path)
+
+    try {
+      await access(file)
+
+      return anchor != null && !anchors(await readFile(file, 'utf8')).includes(anchor)
+    } catch {
+      return true
+    }
+  }
+
+  it('lead to files and headings that exist', async () => {
+    const broken: string[] = []
+    let count = 0
+
+    for (const page of await findPages()) {
+      const text = await readFile(page, 'utf8')
+
+      for (const { groups } of text.matchAll(/\]\((?!https?:)(?<link>[^)\s]+)\)/g)) {
+        count++
+
+        if (await leadsNowhere(page, groups?.link ?? '')) {
+          broken.push(`${relative(ROOT, page)}: ${groups?.link}`)
+        }
+      }
+    }
+
+    expect(count).to.be.greaterThan(0)
+    expect(broken).to.deep.equal([])
   })
 })
 
