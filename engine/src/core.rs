@@ -185,6 +185,8 @@ impl Core {
         let mut config = EndpointConfig::default();
         // RFC 9287 would let QUIC packets begin with 0..63, where PSEC frames and DTLS records are told apart from them.
         config.grease_quic_bit(false);
+        // RFC 9000 alone: not its drafts, which quinn would take, too.
+        config.supported_versions(vec![1]);
         Self {
             endpoint: Endpoint::new(Arc::new(config), None, !may_fragment, None),
             flows: HashMap::new(),

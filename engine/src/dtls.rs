@@ -505,7 +505,6 @@ impl DtlsSession {
                     if self.role.is_initiator()
                         && let Err(message) = &claim
                     {
-                        self.packets.clear();
                         self.lose(CloseCause::Failed, message.clone());
                         break;
                     }
@@ -699,7 +698,12 @@ impl DtlsSession {
             Event::Connected => self.associated(now, out),
             Event::HandshakeFailed { reason } => self.lose(CloseCause::Failed, reason.to_string()),
             Event::AssociationLost { reason } => match reason {
-                AssociationError::ApplicationClosed | AssociationError::AssociationClosed => {
+                AssociationError::ApplicationClosed | AssociationError::AssociationClosed
+                    if self
+                        .association
+                        .as_ref()
+                        .is_some_and(Association::is_shut_down) =>
+                {
                     self.lose(CloseCause::Remote, String::new());
                 }
                 AssociationError::TimedOut => self.lose(CloseCause::TimedOut, String::new()),
@@ -1323,7 +1327,10 @@ impl Session for DtlsSession {
         self.take_packets();
         if let Some((cause, message)) = self.end.take() {
             self.read_all(out);
-            if self.linger_until.is_none() {
+            if matches!(self.state, State::Handshaking) && self.role.is_initiator() {
+                // The DTLS library has its last flight ready, with the certificate, for whoever was refused.
+                self.packets.clear();
+            } else if self.linger_until.is_none() {
                 self.say_goodbye(u32::from(cause != CloseCause::Remote), now);
             }
             self.tell_closed(now, cause, message, out);

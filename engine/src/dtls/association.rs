@@ -29,6 +29,9 @@ const SACK: u8 = 3;
 const HEARTBEAT: u8 = 4;
 const HEARTBEAT_ACK: u8 = 5;
 const ABORT: u8 = 6;
+const SHUTDOWN: u8 = 7;
+const SHUTDOWN_ACK: u8 = 8;
+const SHUTDOWN_COMPLETE: u8 = 14;
 const COOKIE_ECHO: u8 = 10;
 
 /// RFC 9260, section 3.3.10.12.
@@ -36,8 +39,8 @@ const USER_INITIATED_ABORT: u16 = 12;
 /// RFC 9260, section 3.3.5.
 const HEARTBEAT_INFO: u16 = 1;
 
-/// Retransmission timeouts in milliseconds. RFC 9260 (section 16) has a second for the lowest, of times when clocks were coarse; 200 is
-/// what TCP uses on Linux, and a delayed acknowledgement may take as long.
+/// Retransmission timeouts in milliseconds. RFC 9260 (section 16) has a second for the lowest, of times when clocks were coarse; a delayed
+/// acknowledgement takes 200 ms.
 const RTO_INITIAL: u64 = 500;
 const RTO_MIN: u64 = 300;
 const RTO_MAX: u64 = 10_000;
@@ -69,6 +72,8 @@ pub struct Association {
     /// The remote has its answer to INIT: one that comes now was under way for longer, and means nothing any more. (The library
     /// would take it for the end, other than RFC 9260, section 5.2.2.)
     has_cookie: bool,
+    /// The remote has ended the association in order.
+    is_shut_down: bool,
     /// The last number of a chunk of data that was sent.
     last_sent: Option<u32>,
     unsent: usize,
@@ -109,6 +114,7 @@ impl Association {
             remote_tag: None,
             remote_max_streams: u16::MAX,
             has_cookie: false,
+            is_shut_down: false,
             last_sent: None,
             unsent: 0,
         }
@@ -198,6 +204,11 @@ impl Association {
             self.count_sent(packet);
         }
         packets
+    }
+
+    /// Whether the remote has begun to end it in order (RFC 9260, section 9.2).
+    pub fn is_shut_down(&self) -> bool {
+        self.is_shut_down
     }
 
     /// How many streams there can be: the lower of both sides' counts.
@@ -316,6 +327,7 @@ impl Association {
                     let code = if is_ours { u32_at(value, 4) } else { 1 };
                     signal = Some(Signal::Aborted(code));
                 }
+                SHUTDOWN | SHUTDOWN_ACK | SHUTDOWN_COMPLETE => self.is_shut_down = true,
                 _ => {}
             }
         }
