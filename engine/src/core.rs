@@ -912,7 +912,7 @@ impl Core {
         identity: Identity,
         peer: Peer,
         early: Vec<Vec<u8>>,
-        validate_address: bool,
+        #[cfg_attr(not(feature = "dtls"), expect(unused_variables))] validate_address: bool,
     ) {
         let role = match identity {
             Identity::Quic(identity) => {

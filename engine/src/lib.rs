@@ -99,8 +99,11 @@ impl NativeIdentity {
             .map(|identity| Self(Identity::Quic(Arc::new(identity))))
             .map_err(|error| Error::new(Status::InvalidArg, error.to_string()))
     }
+}
 
-    #[cfg(feature = "dtls")]
+#[cfg(feature = "dtls")]
+#[napi]
+impl NativeIdentity {
     #[napi(factory)]
     pub fn dtls(private_key: Uint8Array, options: DtlsOptions) -> Result<Self> {
         let settings = DtlsSettings {
@@ -348,9 +351,13 @@ impl NativePort {
         max_unprepared: u32,
         lifetime: u32,
     ) -> Result<()> {
-        let Identity::Quic(identity) = &identity.0 else {
-            let message = "only QUIC makes strangers prove their address";
-            return Err(Error::new(Status::InvalidArg, message));
+        let identity = match &identity.0 {
+            Identity::Quic(identity) => identity,
+            #[cfg(feature = "dtls")]
+            Identity::Dtls(_) => {
+                let message = "only QUIC makes strangers prove their address";
+                return Err(Error::new(Status::InvalidArg, message));
+            }
         };
         let answers = answers
             .into_iter()
