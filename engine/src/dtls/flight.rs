@@ -8,8 +8,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How many bytes of datagrams go before the next heartbeat.
-const MARK_BYTES: usize = 16 * 1024;
+/// How many bytes of datagrams go before the next heartbeat: about as many as the system sends in one call, which a heartbeat ends.
+const MARK_BYTES: usize = 48 * 1024;
 
 const MIN_WINDOW: usize = 32 * 1024;
 const INITIAL_WINDOW: usize = 64 * 1024;
