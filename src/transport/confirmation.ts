@@ -111,12 +111,18 @@ export class Confirmation {
   }
 
   async #confirm (binding: ChannelBinding): Promise<Transcript> {
-    const { role } = this.#init.secured.negotiation
-    const transcript = this.#createTranscript(binding)
+    const { secured: { negotiation: { role } }, policy, privateKey, clock } = this.#init
     // first of all: the confirm stream is the session's first
     const opening = this.#openStream()
-    const creating = createConfirmation(this.#init.privateKey, role, transcript)
-    const [{ stream, headerAnswered }, message] = await Promise.all([opening, creating])
+
+    if (policy === 'prefer') {
+      // the connection is waited for, this is not: let it get ready before keys are worked with
+      opening.catch(() => {})
+      await new Promise<void>(resolve => { clock.schedule(resolve, 0) })
+    }
+
+    const transcript = this.#createTranscript(binding)
+    const [{ stream, headerAnswered }, message] = await Promise.all([opening, createConfirmation(privateKey, role, transcript)])
     const received = await this.#exchange(stream, new Exchange({ role, message, headerAnswered }))
 
     return verifyConfirmation(received, transcript, role)

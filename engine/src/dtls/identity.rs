@@ -1,6 +1,7 @@
 //! A node's identity as DTLS presents it, and the settings that go with it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dimpl::{Config, Dtls, DtlsCertificate, NamedGroup};
@@ -20,6 +21,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Records that may wait to be taken out of the DTLS library: they are taken at once, so that it never comes to that.
 pub const MAX_RECORDS: usize = 64;
+
+/// Configurations that are kept for the sessions to come. Paths have few sizes: beyond that one is made for its session alone.
+const MAX_CONFIGS: usize = 16;
 
 /// Settings of DTLS sessions; JavaScript decides them all.
 #[derive(Clone, Debug)]
@@ -44,6 +48,9 @@ pub struct DtlsIdentity {
     pub settings: DtlsSettings,
     certificate: DtlsCertificate,
     public_key_info: Vec<u8>,
+    /// By packet size, and whether the address is validated: with each new one the DTLS library tries all of its cryptography, which
+    /// takes as long as the rest of a handshake.
+    configs: Mutex<HashMap<(u16, bool), Arc<Config>>>,
 }
 
 impl DtlsIdentity {
@@ -64,6 +71,7 @@ impl DtlsIdentity {
                 private_key: own.private_key.secret_der().to_vec(),
             },
             public_key_info: own.public_key_info,
+            configs: Mutex::default(),
         };
         // A setting that does not fit shows here, not in a session.
         identity.config(identity.settings.max_packet_size, false)?;
@@ -87,7 +95,7 @@ impl DtlsIdentity {
         packet_size: u16,
         validate_address: bool,
     ) -> Result<Dtls, dimpl::Error> {
-        let config = Arc::new(self.config(packet_size, validate_address)?);
+        let config = self.config(packet_size, validate_address)?;
         let certificate = self.certificate.clone();
         Ok(if self.settings.allow_dtls12 {
             Dtls::new_auto(config, certificate, now)
@@ -96,7 +104,24 @@ impl DtlsIdentity {
         })
     }
 
-    fn config(&self, packet_size: u16, validate_address: bool) -> Result<Config, dimpl::Error> {
+    fn config(
+        &self,
+        packet_size: u16,
+        validate_address: bool,
+    ) -> Result<Arc<Config>, dimpl::Error> {
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (packet_size, validate_address);
+        if let Some(config) = configs.get(&key) {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(Self::new_config(packet_size, validate_address)?);
+        if configs.len() < MAX_CONFIGS {
+            configs.insert(key, config.clone());
+        }
+        Ok(config)
+    }
+
+    fn new_config(packet_size: u16, validate_address: bool) -> Result<Config, dimpl::Error> {
         Config::builder()
             .mtu(packet_size.into())
             .max_queue_tx(MAX_RECORDS)
