@@ -102,4 +102,6 @@ pub struct Peer {
     pub local: Option<IpAddr>,
     /// The largest UDP payload that its path is assumed to carry.
     pub max_udp_payload: u16,
+    /// Up to which size a scheme may search for what it carries.
+    pub max_probe_payload: u16,
 }

@@ -161,6 +161,7 @@ pub struct Core {
     flows: HashMap<SocketAddr, Flow>,
     /// How many more datagrams of them are passed on; oldest first.
     strangers: LinkedHashMap<SocketAddr, u32>,
+    may_fragment: bool,
     any_stranger: bool,
     limits: Limits,
     shield: Shield,
@@ -181,6 +182,7 @@ pub struct Core {
 
 impl Core {
     /// `any_stranger`: pass on every datagram of unknown remotes, not only what begins like a proposal.
+    /// `may_fragment`: packets that are too large may be cut on their way, so that a path can't be searched for its size.
     pub fn new(may_fragment: bool, any_stranger: bool, limits: Limits) -> Self {
         let mut config = EndpointConfig::default();
         // RFC 9287 would let QUIC packets begin with 0..63, where PSEC frames and DTLS records are told apart from them.
@@ -191,6 +193,7 @@ impl Core {
             endpoint: Endpoint::new(Arc::new(config), None, !may_fragment, None),
             flows: HashMap::new(),
             strangers: LinkedHashMap::new(),
+            may_fragment,
             any_stranger,
             limits,
             shield: Shield::default(),
@@ -856,9 +859,10 @@ impl Core {
         now: Instant,
         id: u32,
         identity: Identity,
-        peer: Peer,
+        mut peer: Peer,
         max_first_datagram: usize,
     ) -> Result<Vec<Vec<u8>>, InitiateError> {
+        self.limit_probes(&mut peer);
         let (session, mut first_flight) = match identity {
             Identity::Quic(identity) => {
                 let terms = Terms::new(identity);
@@ -910,10 +914,11 @@ impl Core {
         now: Instant,
         id: u32,
         identity: Identity,
-        peer: Peer,
+        mut peer: Peer,
         early: Vec<Vec<u8>>,
         #[cfg_attr(not(feature = "dtls"), expect(unused_variables))] validate_address: bool,
     ) {
+        self.limit_probes(&mut peer);
         let role = match identity {
             Identity::Quic(identity) => {
                 let terms = Terms::new(identity);
@@ -936,6 +941,13 @@ impl Core {
             && flow.expecting.front().is_some_and(|it| it.session == id)
         {
             flow.expecting.rotate_left(1);
+        }
+    }
+
+    /// Whether a packet fits the path can't be seen where it may be cut.
+    fn limit_probes(&self, peer: &mut Peer) {
+        if self.may_fragment {
+            peer.max_probe_payload = peer.max_udp_payload;
         }
     }
 

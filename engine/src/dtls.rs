@@ -3,9 +3,12 @@
 //! Its packets come as [`DtlsSession::handle_datagram`]; the rest is as [`Session`] says.
 
 mod association;
+mod bundle;
 mod flight;
 mod identity;
 mod message;
+mod outbox;
+mod path;
 mod record;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -26,6 +29,8 @@ pub use self::record::{client_random, is_record};
 use self::association::{Association, Signal};
 use self::flight::Flight;
 use self::message::{Flag, MAX_PAYLOAD, Message};
+use self::outbox::Outbox;
+use self::path::Path;
 use self::record::server_random;
 use crate::command::Peer;
 use crate::events::{Events, Kind};
@@ -38,8 +43,10 @@ use crate::tls::public_key_info;
 const RECORD_OVERHEAD: usize = 22;
 const RECORD_OVERHEAD_12: usize = 37;
 
-/// The first byte of application data that is a datagram; a packet of SCTP begins with [`association::FIRST_BYTE`].
+/// The first byte of application data that is a datagram, or [several](bundle); a packet of SCTP begins with
+/// [`association::FIRST_BYTE`].
 const DATAGRAM: u8 = 0;
+const DATAGRAMS: u8 = 1;
 
 /// How many times the bytes of a client that has not proved its address are sent to it, as in QUIC (RFC 9000, section 8.1).
 const MAX_AMPLIFICATION: usize = 3;
@@ -54,8 +61,11 @@ const MIN_FLIGHT: usize = 192 * 1024;
 /// How long the path's rate is measured at least, before anything is made of it.
 const RATE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Packets that may wait for the socket: then nothing more is made.
-const PACKET_BACKLOG: usize = 256;
+/// Bytes of packets that may wait for the socket: then nothing more is made.
+const PACKET_BACKLOG: usize = 320 * 1024;
+
+/// What the system sends in one call: a UDP payload, cut in segments.
+const MAX_TRANSMIT: usize = 65_487;
 
 /// What is taken out of the DTLS library at a time; larger if need be.
 const SCRATCH: usize = 2048;
@@ -196,7 +206,9 @@ pub struct DtlsSession {
     remote: SocketAddr,
     local: Option<IpAddr>,
     role: Role,
-    packet_size: usize,
+    path: Path,
+    /// The path's size has changed since the rest was told.
+    is_resized: bool,
     dtls: Dtls,
     dtls_timeout: Option<Instant>,
     /// When it was last told the time.
@@ -220,7 +232,7 @@ pub struct DtlsSession {
     received_bytes: usize,
     sent_bytes: usize,
 
-    packets: VecDeque<Vec<u8>>,
+    packets: Outbox,
     /// The last packets, which say that it is over.
     goodbye: Vec<Vec<u8>>,
     goodbyes: u8,
@@ -252,6 +264,8 @@ pub struct DtlsSession {
     datagrams_told: u64,
     received: VecDeque<Bytes>,
     received_size: usize,
+    /// The remote has shown that it knows what several datagrams in one record are.
+    takes_bundles: bool,
 
     heard_at: Option<Instant>,
     flight: Flight,
@@ -307,15 +321,16 @@ impl DtlsSession {
         role: Role,
     ) -> Result<Self, dimpl::Error> {
         let is_initiator = role.is_initiator();
-        let packet_size = identity.packet_size(peer.max_udp_payload);
+        let path = identity.path(peer);
         Ok(Self {
             id,
-            dtls: identity.dtls(now, packet_size, role.validates_address())?,
+            dtls: identity.dtls(now, path.size(), role.validates_address())?,
             role,
             identity,
             remote: peer.remote,
             local: peer.local,
-            packet_size: packet_size.into(),
+            path,
+            is_resized: false,
             dtls_timeout: None,
             dtls_told_at: now,
             client_random: None,
@@ -329,7 +344,7 @@ impl DtlsSession {
             muted: false,
             received_bytes: 0,
             sent_bytes: 0,
-            packets: VecDeque::new(),
+            packets: Outbox::default(),
             goodbye: Vec::new(),
             goodbyes: 0,
             linger_until: None,
@@ -351,6 +366,7 @@ impl DtlsSession {
             datagrams_told: 0,
             received: VecDeque::new(),
             received_size: 0,
+            takes_bundles: false,
             heard_at: None,
             flight: Flight::default(),
             written: 0,
@@ -365,7 +381,8 @@ impl DtlsSession {
 
     /// Take the datagrams of the first flight out of a fresh initiator, and let nothing leave until [`Session::proceed`].
     pub fn prepare(&mut self) -> Vec<Vec<u8>> {
-        let first_flight: Vec<_> = self.packets.drain(..).collect();
+        let first_flight: Vec<_> = self.packets.iter().map(<[u8]>::to_vec).collect();
+        self.packets.clear();
         self.first_flight = Some(first_flight.clone());
         first_flight
     }
@@ -465,11 +482,8 @@ impl DtlsSession {
         if self.restarts == MAX_RESTARTS {
             return false;
         }
-        let packet_size = u16::try_from(self.packet_size).unwrap_or(u16::MAX);
-        let Ok(dtls) = self
-            .identity
-            .dtls(now, packet_size, self.role.validates_address())
-        else {
+        let validate_address = self.role.validates_address();
+        let Ok(dtls) = self.identity.dtls(now, self.path.size(), validate_address) else {
             return false;
         };
         self.restarts += 1;
@@ -493,7 +507,7 @@ impl DtlsSession {
             let output = self.dtls.poll_output(&mut scratch);
             has_any |= !matches!(output, Output::Timeout(_));
             match output {
-                Output::Packet(packet) => self.packets.push_back(packet.to_vec()),
+                Output::Packet(packet) => self.packets.push(packet),
                 Output::BufferTooSmall { needed } => scratch.resize(needed, 0),
                 Output::Timeout(at) => {
                     self.dtls_timeout = Some(at.max(self.dtls_told_at + MIN_WAIT));
@@ -551,7 +565,7 @@ impl DtlsSession {
         self.is_due = true;
         let mut association = Association::new(
             self.remote,
-            self.packet_size - self.record_overhead(),
+            self.path.size() - self.record_overhead(),
             // Both sides' streams, by turns.
             settings.max_streams.saturating_mul(2),
             settings.receive_window,
@@ -586,8 +600,13 @@ impl DtlsSession {
         }
     }
 
+    /// The most bytes that a record's content may have.
+    fn max_content(&self) -> usize {
+        self.path.size() - self.record_overhead()
+    }
+
     fn tell_path(&mut self, now: Instant, out: &mut Events) {
-        let size = self.packet_size - self.record_overhead() - 1;
+        let size = self.max_content() - 1;
         let rtt = self.flight.rtt().unwrap_or_default().as_micros() as u64;
         out.push(Kind::Path, self.id, size as u64, rtt);
         self.path_told_at = self.flight.rtt().map(|_| now);
@@ -596,6 +615,7 @@ impl DtlsSession {
     fn application_data(&mut self, now: Instant, data: &[u8], out: &mut Events, full: bool) {
         match data.split_first() {
             Some((&DATAGRAM, payload)) => self.receive_datagram(payload, out, full),
+            Some((&DATAGRAMS, bundle)) => self.receive_bundle(bundle, out, full),
             Some((&association::FIRST_BYTE, _)) => {
                 let Some(association) = &mut self.association else {
                     return;
@@ -603,6 +623,9 @@ impl DtlsSession {
                 self.is_due = true;
                 match association.handle_packet(now, data) {
                     Some(Signal::Alive(number)) => self.flight.answered(number, now),
+                    Some(Signal::Carried(number)) => {
+                        self.is_resized |= self.path.answered(number, now);
+                    }
                     Some(Signal::Aborted(code)) => {
                         let message = format!("application error {code:#x}");
                         self.lose(CloseCause::RemoteError, message);
@@ -612,6 +635,24 @@ impl DtlsSession {
             }
             // Of a later version of the scheme.
             _ => {}
+        }
+    }
+
+    fn receive_bundle(&mut self, mut bundle: &[u8], out: &mut Events, full: bool) {
+        self.takes_bundles = true;
+        loop {
+            match bundle::take(bundle) {
+                Ok(Some((payload, rest))) => {
+                    self.receive_datagram(payload, out, full);
+                    bundle = rest;
+                }
+                Ok(None) => return,
+                Err(bundle::Malformed) => {
+                    let message = "what came as datagrams is none".into();
+                    self.lose(CloseCause::Failed, message);
+                    return;
+                }
+            }
         }
     }
 
@@ -644,6 +685,12 @@ impl DtlsSession {
         }
     }
 
+    /// Something that the remote has to answer, and beside it what shows that several datagrams in one record are understood here.
+    fn send_greeting(&mut self, now: Instant) {
+        self.send_heartbeat(now);
+        self.send(&[DATAGRAMS]);
+    }
+
     /// Something that the remote has to answer.
     fn send_heartbeat(&mut self, now: Instant) {
         let number = self.flight.mark(now);
@@ -654,6 +701,40 @@ impl DtlsSession {
         if let Some(packet) = packet {
             self.send(&packet);
         }
+    }
+
+    /// Have the remote answer a packet of the size that is looked for: a heartbeat, and beside it, in the same packet, a record of
+    /// datagrams that holds none, so that any implementation can answer.
+    fn send_probes(&mut self, now: Instant) {
+        while self.is_associated
+            && let Some((number, size)) = self.path.poll_probe(now, self.flight.answer_time())
+        {
+            let Some(heartbeat) = self.association.as_ref().and_then(|it| it.probe(number)) else {
+                return;
+            };
+            self.take_packets();
+            let before = self.packets.len();
+            self.send(&heartbeat);
+            self.take_packets();
+            let records = heartbeat.len() + 2 * self.record_overhead();
+            let mut padding = vec![0; size.saturating_sub(records).max(1)];
+            padding[0] = DATAGRAMS;
+            self.send(&padding);
+            self.take_packets();
+            self.packets.join_from(before);
+        }
+    }
+
+    /// Packets may be larger now, or have to be smaller.
+    fn resize(&mut self, now: Instant, out: &mut Events) {
+        if !std::mem::take(&mut self.is_resized) {
+            return;
+        }
+        let size = self.max_content();
+        if let Some(association) = &mut self.association {
+            association.set_packet_size(size);
+        }
+        self.tell_path(now, out);
     }
 
     /// Protect and send.
@@ -682,8 +763,9 @@ impl DtlsSession {
 
     fn associated(&mut self, now: Instant, out: &mut Events) {
         self.is_associated = true;
+        self.path.start(now);
         // The round trip time is worth knowing from the beginning.
-        self.send_heartbeat(now);
+        self.send_greeting(now);
         self.open_streams(out);
     }
 
@@ -810,7 +892,7 @@ impl DtlsSession {
                 return;
             };
             if self.writing.is_empty()
-                || self.packets.len() >= PACKET_BACKLOG
+                || self.packets.bytes() >= PACKET_BACKLOG
                 || association.unsent() >= SCTP_BACKLOG
                 || self.stream_flight() >= self.max_stream_flight()
             {
@@ -891,11 +973,16 @@ impl DtlsSession {
 
     /// Everything that SCTP has to send becomes records.
     fn transmit_association(&mut self, now: Instant) {
+        let is_held_back = self.stream_flight() >= self.max_stream_flight();
         let Some(association) = self.association.as_mut().filter(|_| self.is_due) else {
             return;
         };
         self.is_due = false;
-        let packets = association.poll_transmit(now);
+        // Whoever can't go on without an answer wants it at once (RFC 7053).
+        let packets = association.poll_transmit(now, is_held_back);
+        if association.suspects_path() {
+            self.is_resized |= self.path.suspect(now);
+        }
         // As many at a time as the DTLS library holds.
         for batch in packets.chunks(identity::MAX_RECORDS / 2) {
             for packet in batch {
@@ -910,7 +997,7 @@ impl DtlsSession {
         let mut scratch = std::mem::take(&mut self.scratch);
         loop {
             match self.dtls.poll_output(&mut scratch) {
-                Output::Packet(packet) => self.packets.push_back(packet.to_vec()),
+                Output::Packet(packet) => self.packets.push(packet),
                 Output::BufferTooSmall { needed } => scratch.resize(needed, 0),
                 Output::Timeout(at) => {
                     self.dtls_timeout = Some(at.max(self.dtls_told_at + MIN_WAIT));
@@ -1090,20 +1177,31 @@ impl DtlsSession {
 
     fn send_datagrams(&mut self, now: Instant, out: &mut Events) {
         let mut dropped = 0;
-        let most = self.packet_size - self.record_overhead() - 1;
-        let mut data = Vec::with_capacity(self.packet_size);
-        while self.packets.len() < PACKET_BACKLOG
+        let most = self.max_content();
+        let mut data = Vec::new();
+        while self.packets.bytes() < PACKET_BACKLOG
             && self.flight.has_room()
             && let Some(payload) = self.datagrams.pop_front()
         {
             self.datagrams_gone += payload.len() as u64;
-            if payload.len() > most {
+            if 1 + payload.len() > most {
                 dropped += 1;
                 continue;
             }
             data.clear();
             data.push(DATAGRAM);
-            data.extend_from_slice(&payload);
+            if self.next_in_bundle(1 + bundle::encoded_len(&payload), most) && !payload.is_empty() {
+                data[0] = DATAGRAMS;
+                bundle::put(&mut data, &payload);
+                while self.next_in_bundle(data.len(), most)
+                    && let Some(next) = self.datagrams.pop_front()
+                {
+                    self.datagrams_gone += next.len() as u64;
+                    bundle::put(&mut data, &next);
+                }
+            } else {
+                data.extend_from_slice(&payload);
+            }
             self.send(&data);
             self.flight.sent(data.len());
             if self.is_associated && self.flight.wants_mark() {
@@ -1121,6 +1219,15 @@ impl DtlsSession {
         }
     }
 
+    /// Whether the next datagram fits a record of so many bytes with so many others.
+    fn next_in_bundle(&self, bytes: usize, most: usize) -> bool {
+        self.takes_bundles
+            && self
+                .datagrams
+                .front()
+                .is_some_and(|next| !next.is_empty() && bytes + bundle::encoded_len(next) <= most)
+    }
+
     /// Make the packets that say that it is over, and close the DTLS library.
     fn say_goodbye(&mut self, code: u32, now: Instant) {
         self.take_packets();
@@ -1133,7 +1240,8 @@ impl DtlsSession {
         }
         let _ = self.dtls.close();
         self.take_packets();
-        self.goodbye = self.packets.iter().skip(before).cloned().collect();
+        let goodbye = self.packets.iter().skip(before);
+        self.goodbye = goodbye.map(<[u8]>::to_vec).collect();
         let linger = if self.goodbye.is_empty() {
             Duration::ZERO
         } else {
@@ -1146,7 +1254,9 @@ impl DtlsSession {
     fn repeat_goodbye(&mut self) {
         if self.goodbyes < MAX_GOODBYES {
             self.goodbyes += 1;
-            self.packets.extend(self.goodbye.iter().cloned());
+            for packet in &self.goodbye {
+                self.packets.push(packet);
+            }
         }
     }
 
@@ -1216,7 +1326,7 @@ impl DtlsSession {
         if now >= heard_at + settings.idle_timeout {
             self.lose(CloseCause::TimedOut, String::new());
         } else if self.next_probe().is_some_and(|at| now >= at) {
-            self.send_heartbeat(now);
+            self.send_greeting(now);
         }
     }
 
@@ -1277,6 +1387,7 @@ impl Session for DtlsSession {
         if self.flight.handle_timeout(now) {
             self.send_heartbeat(now);
         }
+        self.is_resized |= self.path.handle_timeout(now);
         self.keep_alive(now);
     }
 
@@ -1298,6 +1409,7 @@ impl Session for DtlsSession {
             self.dtls_timeout,
             association,
             self.flight.poll_timeout(),
+            self.path.poll_timeout(),
             idle,
             self.next_probe(),
         ]
@@ -1322,8 +1434,10 @@ impl Session for DtlsSession {
         while let Some(event) = self.association.as_mut().and_then(Association::poll) {
             self.association_event(now, event, out, full);
         }
+        self.resize(now, out);
         self.write_streams(now, out);
         self.send_datagrams(now, out);
+        self.send_probes(now);
         self.take_packets();
         if let Some((cause, message)) = self.end.take() {
             self.read_all(out);
@@ -1345,7 +1459,7 @@ impl Session for DtlsSession {
 
     fn poll_transmit(
         &mut self,
-        _now: Instant,
+        now: Instant,
         max_datagrams: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
@@ -1356,28 +1470,32 @@ impl Session for DtlsSession {
         if self.is_prepared() {
             return None;
         }
-        let first = loop {
-            let packet = self.packets.pop_front()?;
+        let size = loop {
+            let size = self.packets.first()?;
             // Not sent is as good as lost: it is sent again when the client has.
-            if self.may_send(packet.len()) {
-                break packet;
+            if self.may_send(size) {
+                break size;
             }
+            self.packets.drop_first();
         };
-        let size = first.len();
-        buf.extend_from_slice(&first);
+        self.packets.pop_to(buf);
         let mut count = 1;
-        while count < max_datagrams
-            && let Some(next) = self.packets.front()
-            && next.len() <= size
-            && self.may_send(buf.len() + next.len())
+        // A probe that is too large must be lost alone.
+        while size <= self.path.size()
+            && count < max_datagrams
+            && let Some(next) = self.packets.first()
+            && next <= size
+            && buf.len() + next <= MAX_TRANSMIT
+            && self.may_send(buf.len() + next)
         {
-            let is_last = next.len() < size;
-            buf.extend_from_slice(next);
-            self.packets.pop_front();
+            self.packets.pop_to(buf);
             count += 1;
-            if is_last {
+            if next < size {
                 break;
             }
+        }
+        if size <= self.path.size() {
+            self.path.sent(now, buf.len(), size);
         }
         self.sent_bytes += buf.len();
         Some(Transmit {

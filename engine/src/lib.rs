@@ -126,13 +126,14 @@ impl NativeIdentity {
     }
 }
 
-/// The other end of a flow. `max_datagram_size` in bytes of UDP payload.
+/// The other end of a flow. Sizes in bytes of UDP payload.
 #[napi(object)]
 pub struct NativePeer {
     pub host: String,
     pub port: u16,
     pub local_host: Option<String>,
     pub max_datagram_size: u16,
+    pub max_probe_size: u16,
 }
 
 impl TryFrom<NativePeer> for Peer {
@@ -143,6 +144,7 @@ impl TryFrom<NativePeer> for Peer {
             remote: address(&peer.host, peer.port)?,
             local: local(peer.local_host)?,
             max_udp_payload: peer.max_datagram_size,
+            max_probe_payload: peer.max_probe_size,
         })
     }
 }

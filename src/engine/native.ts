@@ -34,9 +34,10 @@ export interface NativePeer {
   localHost?: string
 
   /**
-   * In bytes of UDP payload
+   * In bytes of UDP payload: what the path is assumed to carry, and up to what it may be found to
    */
   maxDatagramSize: number
+  maxProbeSize: number
 }
 
 /**

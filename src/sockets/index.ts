@@ -47,6 +47,12 @@ export interface PacketSocket extends TypedEventTarget<PacketSocketEvents> {
   readonly maxDatagramSize: number
 
   /**
+   * Up to which size in bytes a scheme may find out what the path carries (RFC 8899). Larger datagrams than that path's are lost
+   * whole, here or on the way: where they would be cut in fragments, this must not be above `maxDatagramSize`. Default: that.
+   */
+  readonly maxProbeSize?: number
+
+  /**
    * Set where the native engine owns the socket, so that a native scheme can take the flow over inside the engine
    * instead of exchanging its datagrams through JavaScript. Opaque to everybody else.
    */

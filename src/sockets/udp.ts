@@ -21,6 +21,11 @@ const MAX_DATAGRAM_SIZE_IPV4 = 1452
 const MAX_DATAGRAM_SIZE_IPV6 = 1432
 
 /**
+ * The most that a UDP datagram can hold over either version of IP: 65,535 bytes less the headers
+ */
+const MAX_UDP_PAYLOAD = 65_487
+
+/**
  * A session, and the one that may replace it
  */
 const MAX_SOCKETS_PER_REMOTE = 2
@@ -385,6 +390,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   readonly localAddress: PacketAddress
   readonly remoteAddress: PacketAddress
   readonly maxDatagramSize: number
+  readonly maxProbeSize = MAX_UDP_PAYLOAD
   readonly nativeFlow: NativeFlow
 
   /**
@@ -466,7 +472,8 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
     return {
       ...this.remoteAddress,
       localHost: this.localHost,
-      maxDatagramSize: this.maxDatagramSize
+      maxDatagramSize: this.maxDatagramSize,
+      maxProbeSize: this.maxProbeSize
     }
   }
 }

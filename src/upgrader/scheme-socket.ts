@@ -30,6 +30,10 @@ export class SchemeSocket extends TypedEventEmitter<PacketSocketEvents> implemen
     return this.#socket.maxDatagramSize
   }
 
+  get maxProbeSize (): number | undefined {
+    return this.#socket.maxProbeSize
+  }
+
   get nativeFlow (): unknown {
     return this.#socket.nativeFlow
   }

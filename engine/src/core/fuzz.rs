@@ -306,6 +306,7 @@ impl End {
             remote: address(1 - self.index as u8),
             local: None,
             max_udp_payload: 1452,
+            max_probe_payload: 1452,
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+mod path;
 mod shield;
 
 use super::*;
@@ -122,6 +123,7 @@ impl End {
             remote: self.address,
             local: None,
             max_udp_payload: 1452,
+            max_probe_payload: 65_487,
         }
     }
 

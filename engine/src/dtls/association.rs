@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use crc::{CRC_32_ISCSI, Crc};
 use sctp_proto::{
     AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
     PayloadProtocolIdentifier, ServerConfig, Stream, TransportConfig,
@@ -38,6 +37,12 @@ const COOKIE_ECHO: u8 = 10;
 const USER_INITIATED_ABORT: u16 = 12;
 /// RFC 9260, section 3.3.5.
 const HEARTBEAT_INFO: u16 = 1;
+/// What the number of a probe has beside it in a heartbeat: they are counted apart, since a probe's loss says nothing of congestion
+/// (RFC 8899, section 3).
+const PROBE: u64 = 1 << 63;
+
+/// A chunk's flag: whoever gets it is to acknowledge at once (RFC 7053).
+const IMMEDIATE: u8 = 8;
 
 /// Retransmission timeouts in milliseconds. RFC 9260 (section 16) has a second for the lowest, of times when clocks were coarse; a delayed
 /// acknowledgement takes 200 ms.
@@ -48,13 +53,13 @@ const RTO_MAX: u64 = 10_000;
 /// A message of a remote's may be as large as this: our own are of 16 KiB at most, as the specification wants.
 const MAX_REMOTE_MESSAGE: u32 = 64 * 1024;
 
-static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
-
 /// What a packet said to this layer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Signal {
     /// The answer to the heartbeat of this number
     Alive(u64),
+    /// The answer to the probe of this number
+    Carried(u64),
     /// The remote ended the session with this error code
     Aborted(u32),
 }
@@ -65,6 +70,8 @@ pub struct Association {
     transport: Arc<TransportConfig>,
     inner: Option<(AssociationHandle, sctp_proto::Association)>,
     packet_size: usize,
+    /// What it was at first: the path carries that.
+    base_size: usize,
     max_streams: u16,
     /// What the remote's packets say in their INIT: with it ours are addressed.
     remote_tag: Option<u32>,
@@ -77,6 +84,9 @@ pub struct Association {
     /// The last number of a chunk of data that was sent.
     last_sent: Option<u32>,
     unsent: usize,
+    /// A timer has run out since anything was sent.
+    is_overdue: bool,
+    suspects_path: bool,
 }
 
 impl Association {
@@ -110,6 +120,7 @@ impl Association {
             transport,
             inner: None,
             packet_size,
+            base_size: packet_size,
             max_streams,
             remote_tag: None,
             remote_max_streams: u16::MAX,
@@ -117,6 +128,8 @@ impl Association {
             is_shut_down: false,
             last_sent: None,
             unsent: 0,
+            is_overdue: false,
+            suspects_path: false,
         }
     }
 
@@ -135,7 +148,7 @@ impl Association {
         if self.has_cookie && chunks(packet).any(|(kind, _)| kind == INIT) {
             return signal;
         }
-        let packet = if matches!(signal, Some(Signal::Alive(_))) {
+        let packet = if matches!(signal, Some(Signal::Alive(_) | Signal::Carried(_))) {
             // `sctp-proto` does not read a packet with a chunk that it does not know.
             match without(packet, HEARTBEAT_ACK) {
                 Some(rest) => rest,
@@ -173,6 +186,7 @@ impl Association {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.is_overdue = true;
         if let Some((_, association)) = &mut self.inner {
             association.handle_timeout(now);
         }
@@ -182,8 +196,14 @@ impl Association {
         self.inner.as_ref()?.1.poll_timeout()
     }
 
-    /// Everything there is to send now.
-    pub fn poll_transmit(&mut self, now: Instant) -> Vec<Bytes> {
+    /// How large a packet may be from now on.
+    pub fn set_packet_size(&mut self, size: usize) {
+        self.packet_size = size;
+    }
+
+    /// Everything there is to send now. `wants_answer`: the remote is to acknowledge it at once; likewise if there is more to send that
+    /// has to wait for that.
+    pub fn poll_transmit(&mut self, now: Instant, wants_answer: bool) -> Vec<Bytes> {
         let mut packets = Vec::new();
         while let Some(transmit) = self.endpoint.poll_transmit() {
             take_payload(transmit.payload, &mut packets);
@@ -194,16 +214,29 @@ impl Association {
                 take_payload(transmit.payload, &mut packets);
             }
         }
+        let mut is_repeated = false;
+        for packet in &packets {
+            is_repeated |= self.count_sent(packet);
+        }
+        // Nothing was acknowledged: the path may carry smaller packets only (RFC 8899, section 4.3).
+        if std::mem::take(&mut self.is_overdue) && is_repeated && self.packet_size > self.base_size
+        {
+            self.packet_size = self.base_size;
+            self.suspects_path = true;
+        }
+        let wants_answer = wants_answer || is_repeated || self.unsent > 0;
         if packets.iter().any(|it| it.len() > self.packet_size) {
-            packets = std::mem::take(&mut packets)
+            packets = packets
                 .into_iter()
                 .flat_map(|it| fit(it, self.packet_size))
                 .collect();
         }
-        for packet in &packets {
-            self.count_sent(packet);
-        }
-        packets
+        join(packets, self.packet_size, wants_answer)
+    }
+
+    /// Whether packets became smaller since it was last asked, because the path may not carry larger ones any more.
+    pub fn suspects_path(&mut self) -> bool {
+        std::mem::take(&mut self.suspects_path)
     }
 
     /// Whether the remote has begun to end it in order (RFC 9260, section 9.2).
@@ -271,8 +304,17 @@ impl Association {
         }
     }
 
-    /// A packet that the remote has to answer.
+    /// A packet that the remote has to answer, by [`Signal::Alive`].
     pub fn heartbeat(&self, number: u64) -> Option<Bytes> {
+        self.heartbeat_with(number)
+    }
+
+    /// A packet that the remote has to answer, by [`Signal::Carried`].
+    pub fn probe(&self, number: u64) -> Option<Bytes> {
+        self.heartbeat_with(number | PROBE)
+    }
+
+    fn heartbeat_with(&self, number: u64) -> Option<Bytes> {
         let mut chunk = BytesMut::new();
         chunk.put_u8(HEARTBEAT);
         chunk.put_u8(0);
@@ -320,7 +362,11 @@ impl Association {
                 COOKIE_ECHO => self.has_cookie = true,
                 HEARTBEAT_ACK if value.len() == 12 => {
                     let number = u64::from(u32_at(value, 4)) << 32 | u64::from(u32_at(value, 8));
-                    signal = Some(Signal::Alive(number));
+                    signal = Some(if number & PROBE == 0 {
+                        Signal::Alive(number)
+                    } else {
+                        Signal::Carried(number & !PROBE)
+                    });
                 }
                 ABORT => {
                     let is_ours = value.len() == 8 && value[..4] == [0, 12, 0, 8];
@@ -334,7 +380,9 @@ impl Association {
         signal
     }
 
-    fn count_sent(&mut self, packet: &[u8]) {
+    /// Returns whether there is data in it that was sent before.
+    fn count_sent(&mut self, packet: &[u8]) -> bool {
+        let mut is_repeated = false;
         for (kind, value) in chunks(packet) {
             if kind != DATA || value.len() < DATA_HEADER - CHUNK_HEADER {
                 continue;
@@ -349,7 +397,9 @@ impl Association {
                 let bytes = value.len() - (DATA_HEADER - CHUNK_HEADER);
                 self.unsent = self.unsent.saturating_sub(bytes);
             }
+            is_repeated |= !is_new;
         }
+        is_repeated
     }
 }
 
@@ -362,7 +412,7 @@ fn take_payload(payload: Payload, packets: &mut Vec<Bytes>) {
 /// With the checksum that it has to have (RFC 9260, section 6.8).
 fn sealed(mut packet: BytesMut) -> Bytes {
     packet[8..12].fill(0);
-    let checksum = CRC32C.checksum(&packet);
+    let checksum = crc32c::crc32c(&packet);
     packet[8..12].copy_from_slice(&checksum.to_le_bytes());
     packet.freeze()
 }
@@ -385,6 +435,58 @@ fn fit(packet: Bytes, size: usize) -> Vec<Bytes> {
     }
     packets.push(sealed(part));
     packets
+}
+
+/// Packets of data as fewer that are as large as may be: `sctp-proto` fills no packet beyond the size that the association began with.
+fn join(packets: Vec<Bytes>, size: usize, wants_answer: bool) -> Vec<Bytes> {
+    let last = packets.iter().rposition(|it| holds_data_only(it));
+    let mut joined: Vec<Bytes> = Vec::with_capacity(packets.len());
+    let mut part = BytesMut::new();
+    for (index, packet) in packets.into_iter().enumerate() {
+        let has_data = last.is_some_and(|last| index <= last) && holds_data_only(&packet);
+        let wants_answer = wants_answer && Some(index) == last;
+        let chunks = packet.len() - COMMON_HEADER;
+        let fits = has_data && !part.is_empty() && part.len() + chunks <= size;
+        if !fits && !part.is_empty() {
+            joined.push(sealed(std::mem::take(&mut part)));
+        }
+        let takes_more = has_data && packet.len() + COMMON_HEADER + DATA_HEADER <= size;
+        if !fits && !takes_more && !wants_answer {
+            joined.push(packet);
+            continue;
+        }
+        if part.is_empty() {
+            part.reserve(size);
+            part.put_slice(&packet[..COMMON_HEADER]);
+        }
+        let begin = part.len();
+        part.put_slice(&packet[COMMON_HEADER..]);
+        if wants_answer {
+            let at = last_chunk(&part[begin..]);
+            part[begin + at + 1] |= IMMEDIATE;
+        }
+    }
+    if !part.is_empty() {
+        joined.push(sealed(part));
+    }
+    joined
+}
+
+fn holds_data_only(packet: &[u8]) -> bool {
+    chunks(packet).all(|(kind, _)| kind == DATA)
+}
+
+/// Where the last of these chunks begins.
+fn last_chunk(chunks: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        let length = usize::from(u16::from_be_bytes([chunks[at + 2], chunks[at + 3]]));
+        let next = at + length.next_multiple_of(4);
+        if next + CHUNK_HEADER > chunks.len() {
+            return at;
+        }
+        at = next;
+    }
 }
 
 /// A packet's other chunks; nothing if there are none.

@@ -177,7 +177,8 @@ impl Flight {
         MIN_PROBE_TIME.max(self.rtt.unwrap_or(INITIAL_RTT) * PROBE_ROUND_TRIPS)
     }
 
-    fn answer_time(&self) -> Duration {
+    /// How long an answer is waited for.
+    pub fn answer_time(&self) -> Duration {
         MIN_ANSWER_TIME.max(self.rtt.unwrap_or(INITIAL_RTT) * ANSWER_ROUND_TRIPS)
     }
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use dimpl::{Config, Dtls, DtlsCertificate, NamedGroup};
 use libp2p_identity::Keypair;
 
+use super::path::{BASE_SIZE, Path};
+use crate::command::Peer;
 use crate::identity::IdentityError;
 use crate::tls::OwnCertificate;
 
@@ -38,7 +40,7 @@ pub struct DtlsSettings {
     pub datagram_send_buffer: usize,
     /// How many bytes of a stream may be under way to JavaScript, or wait there.
     pub stream_receive_queue: usize,
-    /// The largest UDP payload that is sent, if the path carries it.
+    /// The largest UDP payload that is sent, if the path is found to carry it.
     pub max_packet_size: u16,
     pub allow_dtls12: bool,
 }
@@ -50,7 +52,7 @@ pub struct DtlsIdentity {
     public_key_info: Vec<u8>,
     /// By packet size, and whether the address is validated: with each new one the DTLS library tries all of its cryptography, which
     /// takes as long as the rest of a handshake.
-    configs: Mutex<HashMap<(u16, bool), Arc<Config>>>,
+    configs: Mutex<HashMap<(usize, bool), Arc<Config>>>,
 }
 
 impl DtlsIdentity {
@@ -74,7 +76,8 @@ impl DtlsIdentity {
             configs: Mutex::default(),
         };
         // A setting that does not fit shows here, not in a session.
-        identity.config(identity.settings.max_packet_size, false)?;
+        let most = usize::from(identity.settings.max_packet_size);
+        identity.config(BASE_SIZE.min(most), false)?;
         Ok(identity)
     }
 
@@ -83,16 +86,18 @@ impl DtlsIdentity {
         &self.public_key_info
     }
 
-    /// How large packets may be on a path.
-    pub fn packet_size(&self, max_udp_payload: u16) -> u16 {
-        self.settings.max_packet_size.min(max_udp_payload)
+    /// How large packets may be on the path to a peer, and up to what that may be searched for.
+    pub fn path(&self, peer: Peer) -> Path {
+        let most = usize::from(self.settings.max_packet_size);
+        let base = BASE_SIZE.min(most).min(peer.max_udp_payload.into());
+        Path::new(base, most.min(peer.max_probe_payload.into()))
     }
 
     /// A responder, or after `set_active` an initiator.
     pub fn dtls(
         &self,
         now: Instant,
-        packet_size: u16,
+        packet_size: usize,
         validate_address: bool,
     ) -> Result<Dtls, dimpl::Error> {
         let config = self.config(packet_size, validate_address)?;
@@ -106,7 +111,7 @@ impl DtlsIdentity {
 
     fn config(
         &self,
-        packet_size: u16,
+        packet_size: usize,
         validate_address: bool,
     ) -> Result<Arc<Config>, dimpl::Error> {
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,9 +126,9 @@ impl DtlsIdentity {
         Ok(config)
     }
 
-    fn new_config(packet_size: u16, validate_address: bool) -> Result<Config, dimpl::Error> {
+    fn new_config(packet_size: usize, validate_address: bool) -> Result<Config, dimpl::Error> {
         Config::builder()
-            .mtu(packet_size.into())
+            .mtu(packet_size)
             .max_queue_tx(MAX_RECORDS)
             .max_queue_rx(MAX_RECORDS)
             // A round trip more. Without it, who has not proved its address gets no more than three times the bytes it has sent,

@@ -42,6 +42,7 @@ impl End {
             remote: if is_initiator { B } else { A }.into(),
             local: None,
             max_udp_payload: 1452,
+            max_probe_payload: 1452,
         };
         let session = if is_initiator {
             DtlsSession::initiate(1, now, identity, peer)

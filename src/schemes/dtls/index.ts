@@ -57,8 +57,8 @@ export interface DtlsInit extends SessionQueues {
   datagramSendBuffer?: number
 
   /**
-   * The most bytes of UDP payload that are sent in a packet, from 576 to 65,507. The default fits every IPv6 path (RFC 8200,
-   * section 5); where the path is known to carry less, that counts. Default: 1,232.
+   * The most bytes of UDP payload that are ever sent in a packet, from 576 to 16,000. A session begins with 1,232, which fit every
+   * IPv6 path (RFC 8200, section 5), and finds out what more its path carries (RFC 8899). Default: 16,000.
    */
   maxPacketSize?: number
 
@@ -79,7 +79,7 @@ const DEFAULTS: Required<Omit<DtlsInit, 'allowDtls12'>> = {
   sendWindow: 8 * 1024 * 1024,
   datagramReceiveBuffer: 1024 * 1024,
   datagramSendBuffer: 256 * 1024,
-  maxPacketSize: 1_232
+  maxPacketSize: 16_000
 }
 
 /** What the protocols, and the framing of streams, leave room for */
@@ -88,7 +88,7 @@ const RANGES: Partial<Record<keyof typeof DEFAULTS, [min: number, max: number]>>
   streamReceiveWindow: [64 * 1024, 0xffffffff],
   receiveWindow: [64 * 1024, 0xffffffff],
   sendWindow: [64 * 1024, 0xffffffff],
-  maxPacketSize: [576, 65_507]
+  maxPacketSize: [576, 16_000]
 }
 
 /**

@@ -62,7 +62,7 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
 
   return {
     port: flowPort,
-    peer: () => ({ host, port: 1, maxDatagramSize: socket.maxDatagramSize }),
+    peer: () => ({ host, port: 1, maxDatagramSize: socket.maxDatagramSize, maxProbeSize: socket.maxProbeSize ?? socket.maxDatagramSize }),
     handOver: (onClose) => {
       onHandedOverClose = onClose
       socket.addEventListener('message', onMessage)

@@ -1,12 +1,9 @@
 //! A peer that has authenticated, and then says inside of DTLS whatever it likes: SCTP by hand.
 
-use crc::{CRC_32_ISCSI, Crc};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-
-static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 const MY_TAG: u32 = 7;
 const FIRST_TSN: u32 = 1000;
@@ -44,6 +41,8 @@ struct Peer {
     messages: HashMap<u16, u16>,
     /// Chunks of the victim: types and values.
     heard: Vec<(u8, Vec<u8>)>,
+    /// Its application data that is no packet of SCTP.
+    records: Vec<Vec<u8>>,
 }
 
 impl Peer {
@@ -64,6 +63,7 @@ impl Peer {
             next: FIRST_TSN,
             messages: HashMap::new(),
             heard: Vec::new(),
+            records: Vec::new(),
         };
         peer.exchange();
         assert!(peer.victim.is_secured());
@@ -88,6 +88,9 @@ impl Peer {
                         is_quiet = false;
                         let packet = packet.to_vec();
                         self.victim.hear(self.now, &packet);
+                    }
+                    Output::ApplicationData(data) if data[0] != association::FIRST_BYTE => {
+                        self.records.push(data.to_vec());
                     }
                     Output::ApplicationData(data) => {
                         let chunks = association::chunks(data);
@@ -133,7 +136,7 @@ impl Peer {
         packet.extend(tag.to_be_bytes());
         packet.extend([0; 4]);
         packet.extend(chunks);
-        let checksum = CRC32C.checksum(&packet);
+        let checksum = crc32c::crc32c(&packet);
         packet[8..12].copy_from_slice(&checksum.to_le_bytes());
         self.say(&packet);
     }
@@ -500,6 +503,39 @@ impl Peer {
         self.exchange();
         self.check();
     }
+}
+
+#[test]
+fn datagrams_are_sent_together_only_to_who_knows_what_that_is() {
+    let mut peer = Peer::associated();
+    // It shows that it does.
+    assert_eq!(std::mem::take(&mut peer.records), [[DATAGRAMS]]);
+    let mut sent_as = |announcement: &[u8]| {
+        peer.say(announcement);
+        for payload in [&b"ab"[..], b"", b"c", b"d"] {
+            let payload = Bytes::from_static(payload);
+            peer.victim.session.datagram(payload, &mut peer.victim.out);
+        }
+        peer.exchange();
+        std::mem::take(&mut peer.records)
+    };
+    assert_eq!(
+        sent_as(&[DATAGRAM, 0]),
+        [&b"\0ab"[..], b"\0", b"\0c", b"\0d"]
+    );
+    assert_eq!(
+        sent_as(&[DATAGRAMS]),
+        [&b"\0ab"[..], b"\0", b"\x01\x01c\x01d"]
+    );
+}
+
+#[test]
+fn datagrams_that_are_none_end_the_session() {
+    let mut peer = Peer::associated();
+    peer.say(&[DATAGRAMS, 2, 8, 9, 1, 7, 0, 255]);
+    assert_eq!(peer.victim.count(Kind::Datagram), 2);
+    peer.say(&[DATAGRAMS, 2, 8]);
+    assert_eq!(peer.victim.closed(), Some(CloseCause::Failed));
 }
 
 proptest! {
