@@ -21,6 +21,7 @@ const PSEC = {
   'psec, QUIC, no initiation packet': { schemes: [quicDatagram()], initiationPacket: false },
   'psec, QUIC, confirmation required': { schemes: [quicDatagram()], confirm: 'require' },
   'psec, DTLS': { schemes: [dtls()] },
+  'psec, DTLS, packets as on Ethernet': { schemes: [dtls({ maxPacketSize: 1452 })] },
   'psec, DTLS, no initiation packet': { schemes: [dtls()], initiationPacket: false },
   'psec, DTLS, confirmation required': { schemes: [dtls()], confirm: 'require' }
 } satisfies Record<string, PsecInit>

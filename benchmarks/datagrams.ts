@@ -86,7 +86,7 @@ const receiver = new ChildCalls<UdpCalls>('./udp-worker.ts', [])
 try {
   const port = await receiver.call('port')
 
-  await withPairs(['psec, QUIC', 'psec, DTLS'], async (pairs) => {
+  await withPairs(['psec, QUIC', 'psec, DTLS', 'psec, DTLS, packets as on Ethernet'], async (pairs) => {
     await Promise.all(pairs.map(async ({ dialler, address }) => dialler.call('dial', { address })))
     await compare(new Map([
       ...pairs.flatMap((pair): Array<[string, Measure]> => [

@@ -7,7 +7,7 @@ import { printTable } from './table.ts'
 import { withPairs } from './worker-process.ts'
 import type { Contender } from './contenders.ts'
 
-const CONTENDERS: Contender[] = ['psec, QUIC', 'psec, DTLS', '@libp2p/webrtc (direct)', '@chainsafe/libp2p-quic', 'TCP + Noise + Yamux']
+const CONTENDERS: Contender[] = ['psec, QUIC', 'psec, DTLS', 'psec, DTLS, packets as on Ethernet', '@libp2p/webrtc (direct)', '@chainsafe/libp2p-quic', 'TCP + Noise + Yamux']
 const WARM_UP = 1
 const ROUNDS = 5
 const SECONDS = 2

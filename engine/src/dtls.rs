@@ -4,6 +4,7 @@
 
 mod association;
 mod bundle;
+mod crypto;
 mod flight;
 mod identity;
 mod message;

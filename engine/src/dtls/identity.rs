@@ -128,6 +128,7 @@ impl DtlsIdentity {
 
     fn new_config(packet_size: usize, validate_address: bool) -> Result<Config, dimpl::Error> {
         Config::builder()
+            .with_crypto_provider(super::crypto::provider())
             .mtu(packet_size)
             .max_queue_tx(MAX_RECORDS)
             .max_queue_rx(MAX_RECORDS)
