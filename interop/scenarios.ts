@@ -110,8 +110,11 @@ async function stop (session: Session): Promise<void> {
   stream.inner.closeWrite()
 }
 
+/** The largest datagram that the other side sends: it does not look for what the path carries, by either version of DTLS */
+const MAX_ANSWER = 1_194
+
 async function datagrams (session: Session): Promise<void> {
-  const most = session.inner.maxDatagramSize - 3
+  const most = Math.min(session.inner.maxDatagramSize, MAX_ANSWER) - 3
 
   for (const size of [0, 1, 100, 500, 1000, most].filter(size => size <= most)) {
     await session.exchange(pattern(0, size))

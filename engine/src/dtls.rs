@@ -704,8 +704,8 @@ impl DtlsSession {
         }
     }
 
-    /// Have the remote answer a packet of the size that is looked for: a heartbeat, and beside it, in the same packet, a record of
-    /// datagrams that holds none, so that any implementation can answer.
+    /// Have the remote answer a packet of the size that is looked for: a record of datagrams that holds none, and behind it, in the
+    /// same packet, a heartbeat, which any implementation can answer. Who has room for the beginning of the packet only does not.
     fn send_probes(&mut self, now: Instant) {
         while self.is_associated
             && let Some((number, size)) = self.path.poll_probe(now, self.flight.answer_time())
@@ -715,13 +715,13 @@ impl DtlsSession {
             };
             self.take_packets();
             let before = self.packets.len();
-            self.send(&heartbeat);
-            self.take_packets();
             let records = heartbeat.len() + 2 * self.record_overhead();
             let mut padding = vec![0; size.saturating_sub(records).max(1)];
             padding[0] = DATAGRAMS;
-            self.send(&padding);
-            self.take_packets();
+            for content in [&padding[..], &heartbeat] {
+                self.send(content);
+                self.take_packets();
+            }
             self.packets.join_from(before);
         }
     }

@@ -192,7 +192,7 @@ func (o *opensslChild) Write(record []byte) (int, error) { return o.write(record
 func (o *opensslChild) Close() error { return o.end() }
 
 func isRecord(packet []byte) bool {
-	return packet[0] == 0 || beginsSCTP(packet)
+	return packet[0] <= 1 || beginsSCTP(packet)
 }
 
 // beginsSCTP looks for both ports.

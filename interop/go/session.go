@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -104,9 +105,15 @@ func (s *session) read() {
 
 		record := append([]byte{}, buffer[:length]...)
 
-		if record[0] == 0 {
+		switch record[0] {
+		case 0:
 			s.onDatagram(record[1:])
-		} else {
+		case 1:
+			// several datagrams, which is how ours shows that it knows such records: without one from here it sends none in them
+			if len(bytes.Trim(record[1:], "\x00")) > 0 {
+				violation("datagrams together that were not asked for", nil)
+			}
+		default:
 			s.sniffer.packet(record)
 			s.conn.deliver(record)
 		}
