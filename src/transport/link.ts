@@ -403,6 +403,15 @@ export class Link {
    * The remote's newer socket is secured: there is nobody left at the other end of this one, unless it is another peer's
    */
   supersede (successor: Link): void {
+    if (this.#secured == null) {
+      // of handshakes that end in the same turn, either may be the first to be heard of
+      realClock.schedule(() => { this.#supersedeBy(successor) }, 0)
+    } else {
+      this.#supersedeBy(successor)
+    }
+  }
+
+  #supersedeBy (successor: Link): void {
     const err = new SessionFailedError(`The session with ${formatPacketAddress(this.socket.remoteAddress)} was superseded by a new session of the same peer, which came back`, 'superseded')
     const session = this.#secured?.session
 
