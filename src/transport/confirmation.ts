@@ -67,6 +67,7 @@ export class Confirmation {
   readonly #controller = new AbortController()
   readonly #inspected?: InspectedSession
   readonly #inbound = Promise.withResolvers<{ stream: SecureStream, headerAnswered: boolean }>()
+  #isOver = false
 
   constructor (init: ConfirmationInit) {
     const { secured: { session, negotiation }, policy, held } = init
@@ -77,7 +78,11 @@ export class Confirmation {
         session,
         held,
         onConfirmStream: (stream, headerAnswered) => { this.#inbound.resolve({ stream, headerAnswered }) },
-        onClose: () => { this.#controller.abort(interrupted()) }
+        onClose: () => {
+          if (!this.#isOver) {
+            this.#controller.abort(interrupted())
+          }
+        }
       })
     }
 
@@ -105,6 +110,7 @@ export class Confirmation {
     } catch (err: any) {
       return await this.#onFailed(err)
     } finally {
+      this.#isOver = true
       cancelTimeout()
       this.#inspected?.endInspection()
     }

@@ -94,7 +94,12 @@ export class Upgrade {
       onFailed: (err) => { this.#fail(err) },
       onRenewed: (proposal) => { this.#onRenewed(proposal) },
       onTransmit: (frame) => { this.#onTransmit(frame) },
-      onClose: () => { this.#fail(new ConnectionClosedError(`The socket to ${this.#remote} was closed before it was secured`)) }
+      onClose: () => {
+        // every socket ends like this, and an error with its stack takes time
+        if (!this.#settled) {
+          this.#fail(new ConnectionClosedError(`The socket to ${this.#remote} was closed before it was secured`))
+        }
+      }
     })
   }
 

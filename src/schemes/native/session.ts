@@ -325,7 +325,12 @@ export class NativeSession implements SecureSession, SessionEvents {
   }
 
   #handOver (): void {
-    this.#onSocketClose = () => { this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`, 'local')) }
+    this.#onSocketClose = () => {
+      // the socket of a session that is over closes, too
+      if (this.#status !== 'closed') {
+        this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`, 'local'))
+      }
+    }
     this.#flow.handOver(this.#onSocketClose)
   }
 
@@ -405,7 +410,9 @@ export class NativeSession implements SecureSession, SessionEvents {
     this.#status = 'closed'
     this.#error = err
 
-    this.#secured.reject(err ?? this.#closedError())
+    if (this.#remotePeer == null) {
+      this.#secured.reject(err ?? this.#closedError())
+    }
 
     for (const opening of this.#opening.values()) {
       opening.reject(this.#closedError())
