@@ -334,12 +334,17 @@ export class NativeSession implements SecureSession, SessionEvents {
     this.#flow.handOver(this.#onSocketClose)
   }
 
-  async #handshake (options: AbortOptions): Promise<SecureSession> {
+  async #handshake ({ signal }: AbortOptions): Promise<SecureSession> {
+    const onAbort = (): void => { this.abort(signal?.reason) }
+    signal?.addEventListener('abort', onAbort)
+
     try {
-      this.#remotePeer = await raceSignal(this.#secured.promise, options.signal)
+      this.#remotePeer = await this.#secured.promise
     } catch (err: any) {
       this.abort(err)
       throw err
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
     }
 
     return this
