@@ -35,9 +35,9 @@ export interface UpgradeContext {
   schemes: Map<string, SecurityScheme>
 
   /**
-   * The bytes of our proposal without an initiation packet
+   * Our proposal without an initiation packet
    */
-  proposalSize: number
+  proposal: Uint8Array
   initiationPacket: boolean
   negotiationTimeout: number
   handshakeTimeout: number
@@ -88,6 +88,7 @@ export class Upgrade {
       negotiator: new Negotiator({
         localId: context.peerId.toMultihash().bytes,
         schemes: [...context.schemes.keys()],
+        proposal: context.proposal,
         select: context.select
       }),
       onAgreed: (agreement) => { this.#onAgreed(agreement) },
@@ -191,7 +192,7 @@ export class Upgrade {
   }
 
   get #maxInitiationPacketSize (): number {
-    return maxInitiationPacketSize(this.#socket.maxDatagramSize - this.#context.proposalSize)
+    return maxInitiationPacketSize(this.#socket.maxDatagramSize - this.#context.proposal.byteLength)
   }
 
   #prepare (scheme: SecurityScheme): Initiation {
@@ -416,7 +417,7 @@ export class Upgrade {
     this.#progress(this.#participants, new CustomProgressEvent('psec:propose', {
       attempt: this.#attempt,
       bytes: frame.byteLength,
-      initiationPacket: frame.byteLength > this.#context.proposalSize
+      initiationPacket: frame.byteLength > this.#context.proposal.byteLength
     }))
   }
 
