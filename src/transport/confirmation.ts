@@ -122,8 +122,9 @@ export class Confirmation {
     const opening = this.#openStream()
 
     if (policy === 'prefer') {
-      // the connection is waited for, this is not: let it get ready before keys are worked with
-      opening.catch(() => {})
+      // the connection is waited for, this is not: let it get ready before keys are worked with. A responder is asked once the
+      // initiator has its connection, or never.
+      await opening
       await new Promise<void>(resolve => { clock.schedule(resolve, 0) })
     }
 
