@@ -210,6 +210,14 @@ describe('negotiation', () => {
       })
     }
 
+    it('sends its proposal as it was at hand, instead of one made anew', () => {
+      const proposal = encodeFrame({ type: 'propose', peerId: LOW, schemes: BOTH })
+      const negotiator = low({ proposal })
+      negotiator.propose(0)
+
+      expect(negotiator.pollTransmit()).to.equal(proposal)
+    })
+
     it('offers a scheme that is configured twice once, at its first place', () => {
       const negotiator = low({ schemes: [QUIC, DTLS, QUIC] })
       negotiator.propose(0)

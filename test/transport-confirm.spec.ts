@@ -106,6 +106,28 @@ describeSchemes('confirmation', ({ createNode }) => {
     }
   })
 
+  it('costs a responder no signature before it is asked', async () => {
+    const privateKey = await generateKeyPair('Ed25519')
+    const sign = privateKey.sign.bind(privateKey)
+    let signatures = 0
+    privateKey.sign = (data, options) => {
+      signatures++
+
+      return sign(data, options)
+    }
+
+    const bob = await createConfirmingNode('prefer', { privateKey, psec: { confirmTimeout: SHORT } })
+    const [alice, carol] = await Promise.all([createConfirmingNode('off'), createConfirmingNode('prefer')])
+    const before = signatures
+    await dial(alice, anonymous(bob))
+    await eventually(() => bob.opened.length === 1)
+    expect(await confirmed(bob.opened[0])).to.be.false()
+    expect(signatures).to.equal(before)
+
+    expect(await confirmed(await dial(carol, anonymous(bob)))).to.be.true()
+    expect(signatures).to.equal(before + 1)
+  })
+
   it('is over before there is a connection, if it is required', async () => {
     const bob = await createConfirmingNode('require')
     const alice = await createConfirmingNode('require')

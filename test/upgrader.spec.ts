@@ -164,6 +164,36 @@ describe('PSEC upgrader', () => {
       ])
     })
 
+    it('hands the socket over in the turn of the agreement, so that the scheme\'s answer leaves along with the accept', async () => {
+      const stub = new StubScheme(OTHER, async () => [Uint8Array.of(0x40)])
+      const scheme: SecurityScheme = {
+        protocol: OTHER,
+        initiate: (socket, options) => stub.initiate(socket, options),
+        respond: async (socket, options) => {
+          socket.send(Uint8Array.of(0x41))
+
+          return stub.respond(socket, options)
+        }
+      }
+      const [alice, bob] = await Promise.all([createNode('alice', { schemes: [scheme] }), createNode('bob', { schemes: [scheme] })])
+      dial(alice, bob).catch(() => {})
+      await clock.advance(0)
+      const [proposal] = frames('alice')
+      const toAlice = socketTo(bob, alice)
+      const accept = encodeFrame({ type: 'accept', scheme: OTHER })
+      track(bob, bob.upgrader.upgradeInbound(toAlice, { signal: never, firstDatagram: proposal }))
+
+      expect(sent.filter(({ from }) => from === 'bob').map(({ datagram }) => datagram)).to.deep.equal([accept, Uint8Array.of(0x41)])
+      expect(stub.responses[0].options.earlyDatagrams).to.deep.equal([Uint8Array.of(0x40)])
+
+      expect(stub.initiations[0].proceeded).to.be.undefined()
+      socketTo(alice, bob).safeDispatchEvent('message', { detail: accept })
+      expect(stub.initiations[0].proceeded).to.deep.include({ sendFirstFlight: false })
+      // nobody goes on
+      bob.sockets.forEach(socket => { socket.close() })
+      alice.sockets.forEach(socket => { socket.close() })
+    })
+
     it('costs one round trip without the initiation packet', async () => {
       setup({ delay: 50 })
       const [alice, bob] = await Promise.all([createNode('alice', { initiationPacket: false }), createNode('bob')])

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { encodeFrame } from '../wire/index.ts'
 import type { Propose } from '../wire/index.ts'
 
@@ -18,8 +18,8 @@ export function fingerprint (proposal: Propose): ProposalFingerprint {
   const { type, peerId, schemes, initiationPacket } = proposal
 
   return {
-    offer: hash(encodeFrame({ type, peerId, schemes })),
-    packet: initiationPacket == null ? undefined : hash(initiationPacket)
+    offer: sha256(encodeFrame({ type, peerId, schemes })),
+    packet: initiationPacket == null ? undefined : sha256(initiationPacket)
   }
 }
 
@@ -32,6 +32,6 @@ export function isSameProposal (a: ProposalFingerprint, b: ProposalFingerprint):
   return a.offer === b.offer && (a.packet == null || b.packet == null || a.packet === b.packet)
 }
 
-function hash (bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('base64')
+function sha256 (bytes: Uint8Array): string {
+  return hash('sha256', bytes, 'base64')
 }

@@ -73,6 +73,11 @@ export interface NegotiatorInit {
   schemes: string[]
 
   /**
+   * Our proposal without an initiation packet, as `encodeFrame` makes it of the two, where it is at hand. Default: it is made.
+   */
+  proposal?: Uint8Array
+
+  /**
    * Choose for a standard negotiation in which we respond; by default the proposer's earliest name that we speak, too.
    * Returning undefined rejects. Must be a pure function of the proposal: the same proposal gets the same response.
    */

@@ -122,7 +122,7 @@ export class Negotiator {
 
     this.localId = new Uint8Array(init.localId)
     this.schemes = distinct(init.schemes)
-    this.bareProposal = encodeFrame({ type: 'propose', peerId: this.localId, schemes: this.schemes })
+    this.bareProposal = init.proposal ?? encodeFrame({ type: 'propose', peerId: this.localId, schemes: this.schemes })
     this.select = init.select ?? (proposal => chooseStandard(proposal.schemes, this.schemes))
     this.rejectGrace = rejectGrace
     this.retransmission = new Backoff(retransmission)

@@ -478,16 +478,15 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   }
 }
 
-function canonical (address: PacketAddress): PacketAddress {
-  const family = isIP(address.host)
-
-  if (family === 0) {
-    throw new InvalidParametersError(`"${address.host}" is not an IP address`)
-  }
-
-  return {
-    host: new SocketAddress({ address: address.host, family: family === 6 ? 'ipv6' : 'ipv4' }).address,
-    port: address.port
+function canonical ({ host, port }: PacketAddress): PacketAddress {
+  switch (isIP(host)) {
+    case 4:
+      // it has one spelling only
+      return { host, port }
+    case 6:
+      return { host: new SocketAddress({ address: host, family: 'ipv6' }).address, port }
+    default:
+      throw new InvalidParametersError(`"${host}" is not an IP address`)
   }
 }
 

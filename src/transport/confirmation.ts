@@ -67,6 +67,7 @@ export class Confirmation {
   readonly #controller = new AbortController()
   readonly #inspected?: InspectedSession
   readonly #inbound = Promise.withResolvers<{ stream: SecureStream, headerAnswered: boolean }>()
+  #isOver = false
 
   constructor (init: ConfirmationInit) {
     const { secured: { session, negotiation }, policy, held } = init
@@ -77,7 +78,11 @@ export class Confirmation {
         session,
         held,
         onConfirmStream: (stream, headerAnswered) => { this.#inbound.resolve({ stream, headerAnswered }) },
-        onClose: () => { this.#controller.abort(interrupted()) }
+        onClose: () => {
+          if (!this.#isOver) {
+            this.#controller.abort(interrupted())
+          }
+        }
       })
     }
 
@@ -105,6 +110,7 @@ export class Confirmation {
     } catch (err: any) {
       return await this.#onFailed(err)
     } finally {
+      this.#isOver = true
       cancelTimeout()
       this.#inspected?.endInspection()
     }
@@ -116,8 +122,9 @@ export class Confirmation {
     const opening = this.#openStream()
 
     if (policy === 'prefer') {
-      // the connection is waited for, this is not: let it get ready before keys are worked with
-      opening.catch(() => {})
+      // the connection is waited for, this is not: let it get ready before keys are worked with. A responder is asked once the
+      // initiator has its connection, or never.
+      await opening
       await new Promise<void>(resolve => { clock.schedule(resolve, 0) })
     }
 

@@ -74,7 +74,12 @@ export async function dialAround ({ dial, dialAside }: DialInit, options: PsecDi
     return await Promise.race([firstOrAside, second.catch(async () => first)])
   } finally {
     cancelTimer?.()
-    over.abort()
+
+    // a way that lost is still being tried
+    if (isAside) {
+      over.abort()
+    }
+
     signal.clear()
   }
 }

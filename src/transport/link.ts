@@ -18,7 +18,7 @@ import type { SecureSession } from '../schemes/index.ts'
 import type { ConnectionNegotiation } from '../sessions.ts'
 import type { PacketSocket } from '../sockets/index.ts'
 import type { PsecUpgrader, SecuredSocket } from '../upgrader/index.ts'
-import type { AbortOptions, ComponentLogger, Connection, CounterGroup, Libp2pEvents, Logger, PeerId, PrivateKey, Upgrader, UpgraderWithoutEncryptionOptions } from '@libp2p/interface'
+import type { AbortOptions, Connection, CounterGroup, Libp2pEvents, Logger, PeerId, PrivateKey, Upgrader, UpgraderWithoutEncryptionOptions } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { TypedEventTarget } from 'main-event'
 
@@ -28,8 +28,12 @@ import type { TypedEventTarget } from 'main-event'
 export interface LinkContext {
   psecUpgrader: PsecUpgrader
   events: TypedEventTarget<Libp2pEvents>
-  logger: ComponentLogger
   log: Logger
+
+  /**
+   * What libp2p derives the logs of connections from
+   */
+  connectionLog: Logger
   metrics: PsecMetrics
   peerId: PeerId
   privateKey: PrivateKey
@@ -403,6 +407,15 @@ export class Link {
    * The remote's newer socket is secured: there is nobody left at the other end of this one, unless it is another peer's
    */
   supersede (successor: Link): void {
+    if (this.#secured == null) {
+      // of handshakes that end in the same turn, either may be the first to be heard of
+      realClock.schedule(() => { this.#supersedeBy(successor) }, 0)
+    } else {
+      this.#supersedeBy(successor)
+    }
+  }
+
+  #supersedeBy (successor: Link): void {
     const err = new SessionFailedError(`The session with ${formatPacketAddress(this.socket.remoteAddress)} was superseded by a new session of the same peer, which came back`, 'superseded')
     const session = this.#secured?.session
 
@@ -500,8 +513,8 @@ export class Link {
    * The session in the form that libp2p's upgrader takes
    */
   #adapt ({ session, negotiation }: ConfirmableSocket, init: AdapterInit): { maConn: PsecConnection, upgradeOptions: UpgraderWithoutEncryptionOptions } {
-    const { events, logger, metrics, limits } = this.#context
-    const maConn = new PsecConnection({ ...init, session, log: logger.forComponent('libp2p:psec:connection') })
+    const { events, connectionLog, metrics, limits } = this.#context
+    const maConn = new PsecConnection({ ...init, session, log: connectionLog })
     const record = new SessionRecord(session, negotiation)
 
     this.#maConn = maConn

@@ -70,7 +70,10 @@ function resolution (code: number): DialTarget['resolve'] {
  * discard a signed peer record and all that came with it (see `test/announce.spec.ts`).
  */
 export function toBareMultiaddr (ma: Multiaddr): Multiaddr {
-  return multiaddr(ma.getComponents().filter(component => component.code !== CODE_PSEC))
+  const components = ma.getComponents()
+  const bare = components.filter(component => component.code !== CODE_PSEC)
+
+  return bare.length === components.length ? ma : multiaddr(bare)
 }
 
 /**

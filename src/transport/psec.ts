@@ -93,8 +93,8 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
     this.#links = new Links({
       psecUpgrader: this.#upgrader,
       events: components.events,
-      logger: components.logger,
       log: this.#log,
+      connectionLog: components.logger.forComponent('libp2p:psec:connection'),
       metrics: this.#metrics,
       peerId: components.peerId,
       privateKey: components.privateKey,

@@ -2,7 +2,6 @@ import { ConnectionClosedError, UnexpectedPeerError } from '@libp2p/interface'
 import { peerIdFromMultihash } from '@libp2p/peer-id'
 import * as Digest from 'multiformats/hashes/digest'
 import { CustomProgressEvent } from 'progress-events'
-import { raceSignal } from 'race-signal'
 import { equals } from 'uint8arrays/equals'
 import { HandshakeFailedError, InvalidFrameError, NoAnswerError, SelfNegotiationError } from '../errors.ts'
 import { Negotiator } from '../negotiation/index.ts'
@@ -13,7 +12,7 @@ import { maxInitiationPacketSize } from './packet-size.ts'
 import type { PsecProgressEvents, SecuredSocket, UpgradeOptions } from './index.ts'
 import type { UpgraderMetrics } from './metrics.ts'
 import type { Cancel, Clock } from '../clock.ts'
-import type { Agreement, Role } from '../negotiation/index.ts'
+import type { Agreement } from '../negotiation/index.ts'
 import type { Initiation, SecureSession, SecurityScheme } from '../schemes/index.ts'
 import type { PacketSocket } from '../sockets/index.ts'
 import type { Propose } from '../wire/index.ts'
@@ -36,9 +35,9 @@ export interface UpgradeContext {
   schemes: Map<string, SecurityScheme>
 
   /**
-   * The bytes of our proposal without an initiation packet
+   * Our proposal without an initiation packet
    */
-  proposalSize: number
+  proposal: Uint8Array
   initiationPacket: boolean
   negotiationTimeout: number
   handshakeTimeout: number
@@ -69,9 +68,6 @@ export class Upgrade {
   readonly #participants = new Set<Participant>()
   /** Aborted as soon as the upgrade has failed, with the error as reason: whatever is under way stops */
   readonly #controller = new AbortController()
-  readonly #agreed = Promise.withResolvers<Agreement>()
-  /** Known before anything else is done with the agreement */
-  #role?: Role
   #agreement?: Agreement
   #initiation?: Initiation
   #cancelTimeout?: Cancel
@@ -83,8 +79,6 @@ export class Upgrade {
     this.#socket = socket
     this.#context = context
     this.#begun = context.clock.now()
-    // it may fail when nobody is waiting any more
-    this.#agreed.promise.catch(() => {})
     this.#flow = new Flow({
       socket,
       clock: context.clock,
@@ -94,16 +88,19 @@ export class Upgrade {
       negotiator: new Negotiator({
         localId: context.peerId.toMultihash().bytes,
         schemes: [...context.schemes.keys()],
+        proposal: context.proposal,
         select: context.select
       }),
-      onAgreed: (agreement) => {
-        this.#role = agreement.role
-        this.#agreed.resolve(agreement)
-      },
-      onFailed: (err) => { this.#agreed.reject(err) },
+      onAgreed: (agreement) => { this.#onAgreed(agreement) },
+      onFailed: (err) => { this.#fail(err) },
       onRenewed: (proposal) => { this.#onRenewed(proposal) },
       onTransmit: (frame) => { this.#onTransmit(frame) },
-      onClose: () => { this.#fail(new ConnectionClosedError(`The socket to ${this.#remote} was closed before it was secured`)) }
+      onClose: () => {
+        // every socket ends like this, and an error with its stack takes time
+        if (!this.#settled) {
+          this.#fail(new ConnectionClosedError(`The socket to ${this.#remote} was closed before it was secured`))
+        }
+      }
     })
   }
 
@@ -140,7 +137,7 @@ export class Upgrade {
    * Begin as the one who proposes, unless the remote is quicker
    */
   startOutbound (): void {
-    void this.#run(async () => { await this.#propose() })
+    this.#propose().catch((err) => { this.#fail(err) })
   }
 
   /**
@@ -148,13 +145,16 @@ export class Upgrade {
    */
   startInbound (firstDatagram: Uint8Array, validateAddress: boolean = false): void {
     this.#validateAddress = validateAddress
-    void this.#run(() => {
+
+    try {
       const verdict = this.#flow.receive(firstDatagram)
 
       if (verdict !== 'frame') {
         throw new InvalidFrameError(verdict, `The first datagram from ${this.#remote} is no proposal, test it with isProposal() before opening a socket for it`)
       }
-    })
+    } catch (err: any) {
+      this.#fail(err)
+    }
   }
 
   /**
@@ -172,61 +172,27 @@ export class Upgrade {
     return this.#context.clock.now() - this.#begun
   }
 
-  async #run (begin: () => void | Promise<void>): Promise<void> {
-    try {
-      await begin()
-      const agreement = await raceSignal(this.#agreed.promise, this.#controller.signal)
-      const agreed = this.#elapsed
-      this.#onAgreed(agreement)
-
-      const session = await this.#handshake(agreement)
-      this.#succeed({
-        session,
-        negotiation: {
-          scheme: agreement.scheme,
-          role: agreement.role,
-          simultaneous: agreement.simultaneous,
-          localSchemes: agreement.localSchemes,
-          remoteSchemes: agreement.remoteSchemes,
-          timings: { agreed, secured: this.#elapsed }
-        },
-        proposals: agreement.proposals
-      }, agreement)
-    } catch (err: any) {
-      this.#fail(err)
-    }
-  }
-
   async #propose (): Promise<void> {
     const [scheme] = this.#context.schemes.values()
     const initiation = this.#prepare(scheme)
-    const [initiationPacket, ...rest] = this.#context.initiationPacket ? await this.#firstFlight(initiation) : []
+    // if it fails, so does the upgrade
+    const firstFlight = this.#context.initiationPacket ? await initiation.firstFlight.catch(() => []) : []
 
     // the remote may have proposed to us in the meantime, and has been answered
-    if (this.#flow.status !== 'idle') {
+    if (this.#settled || this.#flow.status !== 'idle') {
       return
     }
 
     const { negotiationTimeout } = this.#context
     this.#setTimeout(negotiationTimeout, () => new NoAnswerError(`Nobody at ${this.#remote} answered within ${negotiationTimeout} ms. Check the address, that a PSEC listener runs there, and that UDP gets through both ways`))
+
+    const size = firstFlight[0]?.byteLength ?? 0
+    const [initiationPacket, ...rest] = size > 0 && size <= this.#maxInitiationPacketSize ? firstFlight : []
     this.#flow.propose(initiationPacket, rest)
   }
 
-  /**
-   * The first flight, if it can travel with the proposal; empty otherwise, and if the negotiation is over before it is ready
-   */
-  async #firstFlight (initiation: Initiation): Promise<Uint8Array[]> {
-    const datagrams = await raceSignal(Promise.race([
-      initiation.firstFlight,
-      this.#agreed.promise.then(() => [])
-    ]), this.#controller.signal)
-    const size = datagrams[0]?.byteLength ?? 0
-
-    return size > 0 && size <= this.#maxInitiationPacketSize ? datagrams : []
-  }
-
   get #maxInitiationPacketSize (): number {
-    return maxInitiationPacketSize(this.#socket.maxDatagramSize - this.#context.proposalSize)
+    return maxInitiationPacketSize(this.#socket.maxDatagramSize - this.#context.proposal.byteLength)
   }
 
   #prepare (scheme: SecurityScheme): Initiation {
@@ -241,7 +207,7 @@ export class Upgrade {
     initiation.firstFlight.catch((err) => {
       // one that was cancelled may fail, and one that proceeded fails by its proceed()
       if (this.#initiation === initiation) {
-        this.#controller.abort(err)
+        this.#fail(err)
       }
     })
 
@@ -255,34 +221,34 @@ export class Upgrade {
     return initiation
   }
 
+  /**
+   * Go on at once: what a scheme of the engine answers to the initiation packet then reaches the engine along with the accept
+   */
   #onAgreed (agreement: Agreement): void {
+    const agreed = this.#elapsed
     this.#agreement = agreement
     this.#context.log('agreed on %s with %s as %s%s', agreement.scheme, this.#remote, agreement.role, agreement.simultaneous ? ' in a simultaneous negotiation' : '')
     this.#progress(this.#participants, agreedEvent(agreement))
-  }
 
-  async #handshake (agreement: Agreement): Promise<SecureSession> {
-    const { handshakeTimeout } = this.#context
-    const { signal } = this.#controller
-    this.#setTimeout(handshakeTimeout, () => new HandshakeFailedError(`The handshake of ${agreement.scheme} with ${this.#remote} did not end within ${handshakeTimeout} ms: the path may drop large datagrams, or the remote is gone or overloaded`))
-    const pending = this.#secure(agreement, signal)
-
-    try {
-      return await raceSignal(pending, signal)
-    } catch (err: any) {
-      // a session that comes all the same has nobody to take it
-      pending.then((session) => { session.abort(err) }, () => {})
-      throw err
-    } finally {
-      this.#clearTimeout()
+    // whoever heard of it may have left
+    if (this.#settled) {
+      return
     }
+
+    const { handshakeTimeout } = this.#context
+    this.#setTimeout(handshakeTimeout, () => new HandshakeFailedError(`The handshake of ${agreement.scheme} with ${this.#remote} did not end within ${handshakeTimeout} ms: the path may drop large datagrams, or the remote is gone or overloaded`))
+
+    this.#secure(agreement)
+      .then((session) => { this.#onSession(session, agreement, agreed) })
+      .catch((err) => { this.#fail(err) })
   }
 
   /**
    * Hand the socket over to the scheme
    */
-  async #secure (agreement: Agreement, signal: AbortSignal): Promise<SecureSession> {
+  async #secure (agreement: Agreement): Promise<SecureSession> {
     const { schemes, privateKey, logger } = this.#context
+    const { signal } = this.#controller
     const [firstListed] = schemes.keys()
     const scheme = schemes.get(agreement.scheme)
 
@@ -315,6 +281,28 @@ export class Upgrade {
       earlyDatagrams: [...initiationPacket, ...this.#flow.handOver()],
       validateAddress: this.#validateAddress
     })
+  }
+
+  #onSession (session: SecureSession, agreement: Agreement, agreed: number): void {
+    // one that comes all the same has nobody to take it
+    if (this.#settled) {
+      session.abort(this.#controller.signal.reason)
+      return
+    }
+
+    this.#clearTimeout()
+    this.#succeed({
+      session,
+      negotiation: {
+        scheme: agreement.scheme,
+        role: agreement.role,
+        simultaneous: agreement.simultaneous,
+        localSchemes: agreement.localSchemes,
+        remoteSchemes: agreement.remoteSchemes,
+        timings: { agreed, secured: this.#elapsed }
+      },
+      proposals: agreement.proposals
+    }, agreement)
   }
 
   #succeed (secured: SecuredSocket, agreement: Agreement): void {
@@ -429,7 +417,7 @@ export class Upgrade {
     this.#progress(this.#participants, new CustomProgressEvent('psec:propose', {
       attempt: this.#attempt,
       bytes: frame.byteLength,
-      initiationPacket: frame.byteLength > this.#context.proposalSize
+      initiationPacket: frame.byteLength > this.#context.proposal.byteLength
     }))
   }
 
@@ -439,7 +427,7 @@ export class Upgrade {
 
     // a responder's remote may have given its dial up, and begun another one. An initiator that waits for the handshake meets
     // late proposals of dials that crossed.
-    if (!this.#settled && this.#role !== 'responder') {
+    if (!this.#settled && this.#agreement?.role !== 'responder') {
       return
     }
 
@@ -462,7 +450,7 @@ export class Upgrade {
 
   #setTimeout (ms: number, createError: () => Error): void {
     this.#clearTimeout()
-    this.#cancelTimeout = this.#context.clock.schedule(() => { this.#controller.abort(createError()) }, ms)
+    this.#cancelTimeout = this.#context.clock.schedule(() => { this.#fail(createError()) }, ms)
   }
 
   #clearTimeout (): void {

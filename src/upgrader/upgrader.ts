@@ -77,7 +77,7 @@ export class PsecUpgrader {
       metrics,
       clock,
       schemes,
-      proposalSize: encodeFrame({ type: 'propose', peerId, schemes: [...schemes.keys()] }).byteLength,
+      proposal: encodeFrame({ type: 'propose', peerId, schemes: [...schemes.keys()] }),
       initiationPacket: init.initiationPacket ?? true,
       negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT,
       handshakeTimeout: init.handshakeTimeout ?? DEFAULT_HANDSHAKE_TIMEOUT,

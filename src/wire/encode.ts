@@ -1,8 +1,8 @@
 import { InvalidParametersError } from '@libp2p/interface'
-import * as varint from 'uint8-varint'
 import { MAX_NAME_LENGTH, MAX_SCHEMES, TYPE_ACCEPT, TYPE_PROPOSE, TYPE_REJECT } from './limits.ts'
 import { isPeerIdMultihash } from './peer-id.ts'
-import type { Frame, Propose } from './index.ts'
+import { Writer } from './writer.ts'
+import type { Accept, Frame, Propose } from './index.ts'
 
 const encoder = new TextEncoder()
 
@@ -19,7 +19,7 @@ export function encodeFrame (frame: Frame): Uint8Array {
     case 'propose':
       return encodePropose(frame)
     case 'accept':
-      return concat([Uint8Array.of(TYPE_ACCEPT), ...encodeName(frame.scheme)])
+      return encodeAccept(frame)
     case 'reject':
       return Uint8Array.of(TYPE_REJECT)
     default:
@@ -36,26 +36,36 @@ function encodePropose (frame: Propose): Uint8Array {
     throw new RangeError(`A proposal lists at most ${MAX_SCHEMES} schemes, got ${frame.schemes.length}`)
   }
 
-  const parts = [
-    Uint8Array.of(TYPE_PROPOSE),
-    varint.encode(frame.peerId.byteLength),
-    frame.peerId,
-    Uint8Array.of(frame.schemes.length),
-    ...frame.schemes.flatMap(encodeName)
-  ]
+  const names = frame.schemes.map(encodeName)
+  const packet = frame.initiationPacket
 
-  if (frame.initiationPacket != null) {
-    if (frame.initiationPacket.byteLength === 0) {
-      throw new InvalidParametersError('The initiation packet is empty, leave it out if there is none')
-    }
-
-    parts.push(varint.encode(frame.initiationPacket.byteLength), frame.initiationPacket)
+  if (packet?.byteLength === 0) {
+    throw new InvalidParametersError('The initiation packet is empty, leave it out if there is none')
   }
 
-  return concat(parts)
+  const writer = new Writer(2 + Writer.sizeOf(frame.peerId) + names.reduce((size, name) => size + Writer.sizeOf(name), 0) + (packet == null ? 0 : Writer.sizeOf(packet)))
+  writer.uint8(TYPE_PROPOSE)
+  writer.field(frame.peerId)
+  writer.uint8(names.length)
+  names.forEach(name => { writer.field(name) })
+
+  if (packet != null) {
+    writer.field(packet)
+  }
+
+  return writer.bytes
 }
 
-function encodeName (name: string): Uint8Array[] {
+function encodeAccept (frame: Accept): Uint8Array {
+  const name = encodeName(frame.scheme)
+  const writer = new Writer(1 + Writer.sizeOf(name))
+  writer.uint8(TYPE_ACCEPT)
+  writer.field(name)
+
+  return writer.bytes
+}
+
+function encodeName (name: string): Uint8Array {
   // the encoder would silently replace lone surrogates, and name another scheme
   if (!name.isWellFormed()) {
     throw new InvalidParametersError(`The scheme name ${JSON.stringify(name)} is not well-formed Unicode`)
@@ -67,21 +77,5 @@ function encodeName (name: string): Uint8Array[] {
     throw new RangeError(`A scheme name has 1 to ${MAX_NAME_LENGTH} bytes of UTF-8, got ${bytes.byteLength}`)
   }
 
-  return [varint.encode(bytes.byteLength), bytes]
-}
-
-/**
- * Frames are kept for as long as a flow lives: `uint8arrays/concat` would put them into a slab of Node's buffer pool,
- * and keep all of that
- */
-function concat (parts: Uint8Array[]): Uint8Array {
-  const result = new Uint8Array(parts.reduce((length, part) => length + part.byteLength, 0))
-  let offset = 0
-
-  for (const part of parts) {
-    result.set(part, offset)
-    offset += part.byteLength
-  }
-
-  return result
+  return bytes
 }

@@ -325,16 +325,26 @@ export class NativeSession implements SecureSession, SessionEvents {
   }
 
   #handOver (): void {
-    this.#onSocketClose = () => { this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`, 'local')) }
+    this.#onSocketClose = () => {
+      // the socket of a session that is over closes, too
+      if (this.#status !== 'closed') {
+        this.abort(new SessionFailedError(`The local socket of the session with ${this.#remote} was closed`, 'local'))
+      }
+    }
     this.#flow.handOver(this.#onSocketClose)
   }
 
-  async #handshake (options: AbortOptions): Promise<SecureSession> {
+  async #handshake ({ signal }: AbortOptions): Promise<SecureSession> {
+    const onAbort = (): void => { this.abort(signal?.reason) }
+    signal?.addEventListener('abort', onAbort)
+
     try {
-      this.#remotePeer = await raceSignal(this.#secured.promise, options.signal)
+      this.#remotePeer = await this.#secured.promise
     } catch (err: any) {
       this.abort(err)
       throw err
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
     }
 
     return this
@@ -405,7 +415,9 @@ export class NativeSession implements SecureSession, SessionEvents {
     this.#status = 'closed'
     this.#error = err
 
-    this.#secured.reject(err ?? this.#closedError())
+    if (this.#remotePeer == null) {
+      this.#secured.reject(err ?? this.#closedError())
+    }
 
     for (const opening of this.#opening.values()) {
       opening.reject(this.#closedError())
