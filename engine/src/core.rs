@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use hashlink::LinkedHashMap;
@@ -43,6 +43,9 @@ const MAX_RESPONSES: usize = 1024;
 /// While this many bytes wait for JavaScript, nothing more is taken from the sessions: flow control then holds streams back
 /// at the sender, and the bounded receive queue drops datagrams.
 const MAX_WAITING_BYTES: usize = 2 * 1024 * 1024;
+
+/// How long a port stays open for remotes that can't be told yet that it closes: more than a round trip, less than anybody minds.
+const PARTING_TIME: Duration = Duration::from_millis(250);
 
 /// What a port keeps for its remotes; JavaScript decides.
 #[derive(Clone, Copy)]
@@ -106,6 +109,17 @@ enum Responder {
 }
 
 impl Flow {
+    /// Whether a packet may be of one of its sessions, as far as that can be seen from outside.
+    #[cfg(feature = "dtls")]
+    fn may_know(&self, data: &[u8]) -> bool {
+        !self.dtls.is_empty() && dtls::is_record(data)
+    }
+
+    #[cfg(not(feature = "dtls"))]
+    fn may_know(&self, _data: &[u8]) -> bool {
+        false
+    }
+
     /// The first of those who wait for a first packet of their scheme.
     fn take_expected(&mut self, is_it: impl Fn(&Responder) -> bool) -> Option<Expected> {
         let index = self.expecting.iter().position(|it| is_it(&it.role))?;
@@ -176,6 +190,8 @@ pub struct Core {
     waiting_bytes: usize,
     waiting_raw: usize,
     closing: bool,
+    /// How long to wait then for remotes that can't be told yet.
+    parting_until: Option<Instant>,
     pub events: Events,
     pub counters: Counters,
 }
@@ -208,6 +224,7 @@ impl Core {
             waiting_bytes: 0,
             waiting_raw: 0,
             closing: false,
+            parting_until: None,
             events: Events::default(),
             counters: Counters::default(),
         }
@@ -236,9 +253,12 @@ impl Core {
         !self.starved.is_empty()
     }
 
-    /// Whether [`Command::Shutdown`] was asked for.
-    pub fn is_closing(&self) -> bool {
+    /// Whether [`Command::Shutdown`] was asked for, and nobody is left who could not be told yet.
+    pub fn is_closed(&mut self) -> bool {
+        let mut sessions = self.sessions.values_mut();
         self.closing
+            && (self.parting_until.is_none()
+                || !sessions.any(|(session, _)| session.get().is_parting()))
     }
 
     pub fn handle_command(&mut self, now: Instant, command: Command) {
@@ -295,6 +315,7 @@ impl Core {
             } => self.close(now, session, code, orderly),
             Command::Shutdown => {
                 self.closing = true;
+                self.parting_until = Some(now + PARTING_TIME);
                 let ids: Vec<u32> = self.sessions.keys().copied().collect();
                 for id in ids {
                     self.close(now, id, 0, false);
@@ -355,9 +376,9 @@ impl Core {
                     flow.heel = self.limits.stranger_datagrams;
                 }
                 // The responder's answer may overtake its accept: the handshake goes on while JavaScript reads that.
-                let is_taken = flow.prepared.is_some()
-                    && !is_frame
-                    && self.route_to_session(now, origin, data.clone());
+                let is_expected = flow.prepared.is_some() || flow.may_know(&data);
+                let is_taken =
+                    is_expected && !is_frame && self.route_to_session(now, origin, data.clone());
                 if is_taken {
                     return;
                 }
@@ -371,6 +392,8 @@ impl Core {
                     self.surface(origin, &data);
                 }
             }
+            // JavaScript is done with them, but the remote may not have heard of their end.
+            Some(flow) if flow.may_know(&data) => self.route_or_count(now, origin, data),
             _ if first == 0 && self.shield.is_up() => self.shield(now, origin, data),
             _ if first == 0 || self.any_stranger => {
                 if first == 0 {
@@ -397,6 +420,7 @@ impl Core {
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.shield.handle_timeout(now);
+        self.parting_until.take_if(|until| now >= *until);
         while let Some((at, id)) = self.timeouts.first().copied() {
             if at > now {
                 return;
@@ -412,7 +436,7 @@ impl Core {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let session = self.timeouts.first().map(|(at, _)| *at);
-        [session, self.shield.poll_timeout()]
+        [session, self.shield.poll_timeout(), self.parting_until]
             .into_iter()
             .flatten()
             .min()

@@ -238,6 +238,9 @@ pub struct DtlsSession {
     goodbye: Vec<Vec<u8>>,
     goodbyes: u8,
     linger_until: Option<Instant>,
+    /// A responder that was closed before its handshake was done: the initiator can be told when it has finished its part, and takes
+    /// itself for connected.
+    is_parting: bool,
     drained: bool,
 
     association: Option<Association>,
@@ -349,6 +352,7 @@ impl DtlsSession {
             goodbye: Vec::new(),
             goodbyes: 0,
             linger_until: None,
+            is_parting: false,
             drained: false,
             association: None,
             is_associated: false,
@@ -406,7 +410,7 @@ impl DtlsSession {
             }
             self.client_random = Some(random);
         }
-        if matches!(self.state, State::Closed) {
+        if matches!(self.state, State::Closed) && !self.is_parting {
             self.repeat_goodbye();
             return true;
         }
@@ -497,7 +501,7 @@ impl DtlsSession {
     /// Take out of the DTLS library what it has: packets, and what it received. Returns whether there was anything.
     fn drain(&mut self, now: Instant, out: &mut Events, full: bool) -> bool {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let was_handshaking = matches!(self.state, State::Handshaking);
+        let was_handshaking = self.is_parting || matches!(self.state, State::Handshaking);
         if was_handshaking {
             // The DTLS library panics for want of room for the certificate, and can't have one larger than what came.
             let most = self.received_bytes.min(MAX_CERTIFICATE);
@@ -526,6 +530,7 @@ impl DtlsSession {
                     self.claim = Some(claim);
                 }
                 Output::Connected => self.connected(now, out),
+                Output::ApplicationData(_) if matches!(self.state, State::Closed) => {}
                 Output::ApplicationData(data) => {
                     self.heard_at = Some(now);
                     self.application_data(now, data, out, full);
@@ -534,7 +539,7 @@ impl DtlsSession {
                 _ => {}
             }
         }
-        if was_handshaking && !matches!(self.state, State::Handshaking) {
+        if was_handshaking && !self.is_parting && !matches!(self.state, State::Handshaking) {
             scratch = vec![0; SCRATCH];
         }
         self.scratch = scratch;
@@ -542,6 +547,10 @@ impl DtlsSession {
     }
 
     fn connected(&mut self, now: Instant, out: &mut Events) {
+        if std::mem::take(&mut self.is_parting) {
+            self.say_goodbye(0, now);
+            return;
+        }
         let Claim {
             peer_id,
             remote_key,
@@ -1262,7 +1271,13 @@ impl DtlsSession {
     }
 
     fn close_now(&mut self, code: u32, now: Instant, out: &mut Events) {
-        self.say_goodbye(code, now);
+        let is_answering = !self.role.is_initiator() && self.client_random.is_some();
+        self.is_parting = is_answering && matches!(self.state, State::Handshaking);
+        if self.is_parting {
+            self.linger_until = Some(now + LINGER);
+        } else {
+            self.say_goodbye(code, now);
+        }
         self.tell_closed(now, CloseCause::Local, String::new(), out);
     }
 
@@ -1355,6 +1370,10 @@ impl Session for DtlsSession {
 
     fn is_drained(&self) -> bool {
         self.drained
+    }
+
+    fn is_parting(&self) -> bool {
+        self.is_parting
     }
 
     fn is_starved(&self) -> bool {

@@ -236,7 +236,7 @@ impl Port {
                 notify();
             }
             shared.stats.count(&core);
-            if core.is_closing() && all_sent {
+            if core.is_closed() && all_sent {
                 return Ok(());
             }
 

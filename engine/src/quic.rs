@@ -595,6 +595,11 @@ impl Session for QuicSession {
         }
     }
 
+    fn is_parting(&self) -> bool {
+        // A CONNECTION_CLOSE can be sent at any time (RFC 9000, section 10.2.3).
+        false
+    }
+
     fn is_starved(&self) -> bool {
         self.starved_datagrams || !self.starved_streams.is_empty()
     }

@@ -20,6 +20,8 @@ pub trait Session: Send {
     fn proceed(&mut self) -> Vec<Vec<u8>>;
     /// Whether it is over for good and can be forgotten.
     fn is_drained(&self) -> bool;
+    /// Whether it was closed so early that the remote can't be told yet.
+    fn is_parting(&self) -> bool;
     /// Whether it has something that JavaScript had no room for.
     fn is_starved(&self) -> bool;
     /// JavaScript has room again.
