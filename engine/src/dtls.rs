@@ -19,9 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dimpl::{Dtls, Output, ProtocolVersion};
-use libp2p_tls::certificate;
 use quinn_proto::{Endpoint, Transmit};
-use rustls::pki_types::CertificateDer;
 use sctp_proto::{AssociationError, Event, StreamEvent};
 
 pub use self::identity::{DtlsIdentity, DtlsSettings};
@@ -37,7 +35,7 @@ use crate::command::Peer;
 use crate::events::{Events, Kind};
 use crate::notice::{CloseCause, Notice};
 use crate::session::Session;
-use crate::tls::public_key_info;
+use crate::tls::Claim;
 
 /// What a record of application data is larger than its content: DTLS 1.3 with a short header (RFC 9147, section 4), DTLS 1.2
 /// with AES-GCM (RFC 5288).
@@ -164,14 +162,6 @@ impl Stream {
     }
 }
 
-/// What a certificate says, proved once its handshake is done.
-struct Claim {
-    /// As a multihash.
-    peer_id: Vec<u8>,
-    /// As DER of SubjectPublicKeyInfo.
-    remote_key: Vec<u8>,
-}
-
 #[derive(Clone, Copy)]
 enum Role {
     Initiator,
@@ -221,8 +211,8 @@ pub struct DtlsSession {
     /// Of those that contradicted each other: they are of no use any more.
     refused_randoms: Vec<[u8; 32]>,
     restarts: u8,
-    /// Who the remote's certificate says it is, or what is wrong with that.
-    claim: Option<Result<Claim, String>>,
+    /// What the remote's certificate says, proved once the handshake is done, or what is wrong with it.
+    claim: Option<Result<Arc<Claim>, String>>,
     state: State,
     /// Why it is over, as long as JavaScript has not been told.
     end: Option<(CloseCause, String)>,
@@ -519,7 +509,7 @@ impl DtlsSession {
                     break;
                 }
                 Output::PeerCert(der) => {
-                    let claim = verify(der);
+                    let claim = self.identity.verify(der);
                     // Who dialled does not show its own certificate to somebody without a valid one.
                     if self.role.is_initiator()
                         && let Err(message) = &claim
@@ -551,10 +541,7 @@ impl DtlsSession {
             self.say_goodbye(0, now);
             return;
         }
-        let Claim {
-            peer_id,
-            remote_key,
-        } = match self.claim.take() {
+        let claim = match self.claim.take() {
             Some(Ok(claim)) => claim,
             refused => {
                 let message = match refused {
@@ -592,9 +579,9 @@ impl DtlsSession {
         out.push_notice(
             self.id,
             Notice::Secured {
-                peer_id,
+                peer_id: claim.peer_id.clone(),
                 local_key,
-                remote_key,
+                remote_key: claim.remote_key.clone(),
             },
         );
     }
@@ -1612,20 +1599,6 @@ impl Session for DtlsSession {
             _ => self.close_now(code, now, out),
         }
     }
-}
-
-/// Judge a certificate by the libp2p TLS specification.
-fn verify(der: &[u8]) -> Result<Claim, String> {
-    let der = CertificateDer::from(der);
-    // Checks the validity period, the self-signature, and the identity key's signature in the extension.
-    let peer = certificate::parse(&der)
-        .map_err(|error| format!("the certificate is not one of a libp2p peer: {error}"))?
-        .peer_id();
-    let remote_key = public_key_info(&der).ok_or("the certificate has no public key")?;
-    Ok(Claim {
-        peer_id: peer.to_bytes(),
-        remote_key,
-    })
 }
 
 /// Stream numbers come from JavaScript; one that is not open is not an error: its stream may have ended meanwhile.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use libp2p_identity::{Keypair, PeerId};
+use libp2p_identity::Keypair;
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
     ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
@@ -12,7 +12,7 @@ use quinn_proto::{
 use rustls::pki_types::CertificateDer;
 
 use crate::congestion::Goodbye;
-use crate::tls::{Configurations, Libp2pVerifier, OwnCertificate};
+use crate::tls::{Claim, Configurations, Libp2pVerifier, OwnCertificate};
 
 /// What sessions of a scheme are made from, on either side.
 #[derive(Clone)]
@@ -95,9 +95,9 @@ impl QuicIdentity {
         &self.public_key_info
     }
 
-    /// Whom this certificate, of a handshake that has ended well, belongs to.
-    pub fn peer_of(&self, certificate: &CertificateDer) -> Option<PeerId> {
-        self.verifier.peer_of(certificate)
+    /// What this certificate, of a handshake that has ended well, says.
+    pub fn claim_of(&self, certificate: &CertificateDer) -> Option<Arc<Claim>> {
+        self.verifier.claim_of(certificate)
     }
 
     pub fn client_config(&self, max_udp_payload: u16, goodbye: &Goodbye) -> ClientConfig {

@@ -18,7 +18,6 @@ use crate::events::{Events, Kind};
 use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
 use crate::session::Session;
-use crate::tls::public_key_info;
 
 /// How often a changed round trip time is worth telling.
 const PATH_INTERVAL: Duration = Duration::from_millis(500);
@@ -157,18 +156,14 @@ impl QuicSession {
     }
 
     fn connected(&mut self, now: Instant, out: &mut Events) {
-        let peer = self
+        let claim = self
             .connection
             .crypto_session()
             .peer_identity()
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-            .and_then(|chain| {
-                let certificate = chain.first()?;
-                let peer = self.terms.identity.peer_of(certificate)?;
-                Some((peer.to_bytes(), public_key_info(certificate)?))
-            });
-        let Some((peer_id, remote_key)) = peer else {
-            // The verifier has parsed the same certificate: this does not happen, and must not pass if it does.
+            .and_then(|chain| self.terms.identity.claim_of(chain.first()?));
+        let Some(claim) = claim else {
+            // The verifier has verified the same certificate: this does not happen, and must not pass if it does.
             let message = "the remote showed no certificate of a libp2p peer".into();
             self.tell_closed(CloseCause::Failed, message, out);
             self.terms.goodbye.let_pass();
@@ -182,9 +177,9 @@ impl QuicSession {
         out.push_notice(
             self.id,
             Notice::Secured {
-                peer_id,
+                peer_id: claim.peer_id.clone(),
                 local_key,
-                remote_key,
+                remote_key: claim.remote_key.clone(),
             },
         );
     }

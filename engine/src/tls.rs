@@ -3,10 +3,12 @@
 //! Certificates are made and judged by `libp2p-tls`; its ready-made configurations are not used, because they prefer
 //! ChaCha20-Poly1305, which is the slower cipher on every processor with AES instructions.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+mod certificates;
 
-use libp2p_identity::{Keypair, PeerId};
+use std::fmt;
+use std::sync::{Arc, Once};
+
+use libp2p_identity::Keypair;
 use libp2p_tls::certificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key};
@@ -20,6 +22,8 @@ use rustls::{
     PeerIncompatible, ServerConfig, SignatureScheme,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+pub use self::certificates::{Certificates, Claim};
 
 /// libp2p TLS specification, "ALPN".
 const ALPN: &[u8] = b"libp2p";
@@ -127,12 +131,6 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// How many verified certificates are remembered until their handshake is done, so that they need not be verified once more then.
-const MAX_VERIFIED: usize = 256;
-
-/// The largest that is remembered, in bytes: that of any honest peer. A remote may show one of 64 KiB, and end the handshake there.
-const MAX_REMEMBERED: usize = 4096;
-
 /// Seed the process's random number generator, which takes tens of milliseconds (it gathers entropy from the processor's
 /// jitter), on a thread of its own: the first handshake need not wait for it.
 pub fn warm_up() {
@@ -143,39 +141,37 @@ pub fn warm_up() {
 }
 
 /// Both sides show exactly one certificate, self-signed, with the libp2p extension; who it names is told afterwards.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Libp2pVerifier {
-    verified: Mutex<VecDeque<(CertificateDer<'static>, PeerId)>>,
+    certificates: Certificates,
 }
 
 impl Libp2pVerifier {
-    /// Whom this certificate, of a handshake that has ended well, belongs to.
-    pub fn peer_of(&self, certificate: &CertificateDer) -> Option<PeerId> {
-        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        match verified.iter().position(|(known, _)| known == certificate) {
-            Some(index) => verified.remove(index).map(|(_, peer)| peer),
-            // Pushed out by others meanwhile, or too large.
-            None => Some(certificate::parse(certificate).ok()?.peer_id()),
-        }
+    /// What this certificate, of a handshake that has ended well, says.
+    pub fn claim_of(&self, certificate: &CertificateDer) -> Option<Arc<Claim>> {
+        // Known, if it was not pushed out by others meanwhile, or too large.
+        self.certificates.verify(certificate, UnixTime::now()).ok()
     }
 
-    fn verify(&self, end_entity: &CertificateDer, rest: &[CertificateDer]) -> Result<(), Error> {
+    fn verify(
+        &self,
+        end_entity: &CertificateDer,
+        rest: &[CertificateDer],
+        now: UnixTime,
+    ) -> Result<(), Error> {
         if !rest.is_empty() {
             return Err(Error::General(
                 "a libp2p peer shows exactly one certificate".into(),
             ));
         }
-        // Checks the validity period, the self-signature, and the identity key's signature in the extension.
-        let peer = certificate::parse(end_entity)?.peer_id();
-        if end_entity.len() > MAX_REMEMBERED {
-            return Ok(());
-        }
-        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if verified.len() >= MAX_VERIFIED {
-            verified.pop_front();
-        }
-        verified.push_back((end_entity.clone().into_owned(), peer));
+        self.certificates.verify(end_entity, now)?;
         Ok(())
+    }
+}
+
+impl fmt::Debug for Libp2pVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Libp2pVerifier")
     }
 }
 
@@ -219,9 +215,9 @@ impl ServerCertVerifier for Libp2pVerifier {
         intermediates: &[CertificateDer],
         _server_name: &ServerName,
         _ocsp_response: &[u8],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify(end_entity, intermediates)?;
+        self.verify(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -261,9 +257,9 @@ impl ClientCertVerifier for Libp2pVerifier {
         &self,
         end_entity: &CertificateDer,
         intermediates: &[CertificateDer],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(end_entity, intermediates)?;
+        self.verify(end_entity, intermediates, now)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -256,6 +256,14 @@ impl Net {
         }
     }
 
+    fn end(&mut self, is_initiator: bool) -> &mut End {
+        if is_initiator {
+            &mut self.a
+        } else {
+            &mut self.b
+        }
+    }
+
     fn deliver_all(&mut self) {
         loop {
             let mut quiet = true;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use dimpl::{Config, Dtls, DtlsCertificate, NamedGroup};
 use libp2p_identity::Keypair;
+use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::path::{BASE_SIZE, Path};
 use crate::command::Peer;
 use crate::identity::IdentityError;
-use crate::tls::OwnCertificate;
+use crate::tls::{Certificates, Claim, OwnCertificate};
 
 /// How long a flight waits for its answer before it is sent again; doubled each time (RFC 9147, section 5.8.2).
 const FLIGHT_TIMEOUT: Duration = Duration::from_millis(400);
@@ -50,6 +51,7 @@ pub struct DtlsIdentity {
     pub settings: DtlsSettings,
     certificate: DtlsCertificate,
     public_key_info: Vec<u8>,
+    certificates: Certificates,
     /// By packet size, and whether the address is validated: with each new one the DTLS library tries all of its cryptography, which
     /// takes as long as the rest of a handshake.
     configs: Mutex<HashMap<(usize, bool), Arc<Config>>>,
@@ -73,6 +75,7 @@ impl DtlsIdentity {
                 private_key: own.private_key.secret_der().to_vec(),
             },
             public_key_info: own.public_key_info,
+            certificates: Certificates::default(),
             configs: Mutex::default(),
         };
         // A setting that does not fit shows here, not in a session.
@@ -91,6 +94,13 @@ impl DtlsIdentity {
         let most = usize::from(self.settings.max_packet_size);
         let base = BASE_SIZE.min(most).min(peer.max_udp_payload.into());
         Path::new(base, most.min(peer.max_probe_payload.into()))
+    }
+
+    /// Judge a certificate by the libp2p TLS specification.
+    pub fn verify(&self, der: &[u8]) -> Result<Arc<Claim>, String> {
+        self.certificates
+            .verify(&CertificateDer::from(der), UnixTime::now())
+            .map_err(|error| format!("the certificate is not one of a libp2p peer: {error}"))
     }
 
     /// A responder, or after `set_active` an initiator.

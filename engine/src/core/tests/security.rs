@@ -46,12 +46,14 @@ fn works(net: &mut Net) -> bool {
 
 /// That the responder (or the initiator) has no session with who shows this.
 fn assert_refused(scheme: Scheme, identity: Identity, is_initiator: bool) {
-    let mut net = Net::of(scheme);
-    let liar = if is_initiator { &mut net.a } else { &mut net.b };
-    liar.identity = identity;
+    assert_refused_in(&mut Net::of(scheme), identity, is_initiator);
+}
+
+fn assert_refused_in(net: &mut Net, identity: Identity, is_initiator: bool) {
+    net.end(is_initiator).identity = identity;
     net.attempt();
-    make_use_of_it(&mut net);
-    let honest = if is_initiator { &net.b } else { &net.a };
+    make_use_of_it(net);
+    let honest = net.end(!is_initiator);
     assert_eq!(honest.secured_peer(), None);
     assert_eq!(honest.closed(), Some(CloseCause::Failed));
     assert_eq!(passed_on(honest), 0);
@@ -74,6 +76,23 @@ fn anothers_signature_over_another_certificates_key_is_refused(net: Net) {
 
 fn a_replayed_certificate_without_its_private_key_is_refused(net: Net) {
     assert_refused_in_both_roles(net.a.scheme, Credentials::replayed);
+}
+
+fn a_certificate_that_is_known_is_refused_without_its_private_key(net: Net) {
+    for is_initiator in [true, false] {
+        let owned = Credentials::honest(&libp2p_identity::Keypair::generate_ed25519());
+        let replayed = Credentials {
+            chain: owned.chain.clone(),
+            ..Credentials::replayed()
+        };
+        let mut net = again(&net);
+        net.end(is_initiator).identity = net.a.scheme.identity(owned.own());
+        net.secure();
+
+        let mut net = again(&net);
+        let identity = net.a.scheme.identity(replayed.own());
+        assert_refused_in(&mut net, identity, is_initiator);
+    }
 }
 
 fn a_certificate_that_has_expired_is_refused(net: Net) {
@@ -135,8 +154,7 @@ fn a_large_certificate_is_accepted(net: Net) {
         for is_initiator in [true, false] {
             let mut net = again(&net);
             let identity = net.a.scheme.identity(Credentials::of_size(size).own());
-            let end = if is_initiator { &mut net.a } else { &mut net.b };
-            end.identity = identity;
+            net.end(is_initiator).identity = identity;
             net.attempt();
             assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
             assert!(works(&mut net));
@@ -358,6 +376,7 @@ for_every_scheme! {
     a_certificate_of_ones_own_with_anothers_public_key_is_refused
     anothers_signature_over_another_certificates_key_is_refused
     a_replayed_certificate_without_its_private_key_is_refused
+    a_certificate_that_is_known_is_refused_without_its_private_key
     a_certificate_that_has_expired_is_refused
     a_certificate_that_is_not_valid_yet_is_refused
     a_certificate_without_the_extension_is_refused
