@@ -66,7 +66,7 @@ impl Batch {
             .extend_from_slice(&[f64::from(kind as u8), f64::from(session), a, b, c]);
     }
 
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.data.len() + self.records.len() * size_of::<f64>()
     }
 }

@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use napi::bindgen_prelude::{Buffer, Float64Array, Function, Object, Uint8Array};
+use napi::bindgen_prelude::{Buffer, BufferSlice, Float64ArraySlice, Function, Object, Uint8Array};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi::{Env, Error, Result, Status};
 use napi_derive::napi;
@@ -149,11 +149,14 @@ impl TryFrom<NativePeer> for Peer {
     }
 }
 
+/// So many bytes are copied sooner than given away: memory that JavaScript does not own costs it a finalizer each.
+const SMALL_BATCH: usize = 2048;
+
 /// A batch of events, see `src/engine/port.ts`.
 #[napi(object)]
 pub struct NativeBatch<'env> {
-    pub records: Float64Array,
-    pub data: Buffer,
+    pub records: Float64ArraySlice<'env>,
+    pub data: BufferSlice<'env>,
     pub notices: Vec<Object<'env>>,
 }
 
@@ -286,13 +289,22 @@ impl NativePort {
         let Some(batch) = self.shared.drain() else {
             return Ok(None);
         };
+        let is_small = batch.bytes() <= SMALL_BATCH;
         let mut notices = Vec::with_capacity(batch.notices.len());
         for notice in batch.notices {
             notices.push(notice_object(env, notice)?);
         }
         Ok(Some(NativeBatch {
-            records: batch.records.into(),
-            data: batch.data.into(),
+            records: if is_small {
+                Float64ArraySlice::copy_from(env, &batch.records)?
+            } else {
+                Float64ArraySlice::from_data(env, batch.records)?
+            },
+            data: if is_small {
+                BufferSlice::copy_from(env, &batch.data)?
+            } else {
+                BufferSlice::from_data(env, batch.data)?
+            },
             notices,
         }))
     }
@@ -393,11 +405,8 @@ impl NativePort {
         local_host: Option<String>,
         data: &[u8],
     ) -> Result<()> {
-        self.shared.command(Command::SendRaw {
-            remote: address(&host, port)?,
-            local: local(local_host)?,
-            data: data.to_vec(),
-        });
+        self.shared
+            .send_raw(address(&host, port)?, local(local_host)?, data);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! A port: the thread that carries datagrams between a UDP socket, [`Core`] and JavaScript.
 
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use mio::net::UdpSocket;
 use mio::{Interest, Poll, Token, Waker};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::command::Command;
 use crate::core::{Core, Limits, Origin};
@@ -42,7 +42,15 @@ pub struct Shared {
     /// The thread has something that waits for JavaScript to drain.
     starved: AtomicBool,
     waker: Waker,
+    /// By which JavaScript sends past the thread; none when the port is closed.
+    outlet: Mutex<Option<Outlet>>,
     pub stats: Stats,
+}
+
+/// A port's socket once more, for sending.
+struct Outlet {
+    socket: Socket,
+    state: UdpSocketState,
 }
 
 /// Counters since the port was opened.
@@ -83,7 +91,33 @@ impl Shared {
         lock(&self.commands).push(command);
     }
 
+    /// Send a datagram outside every scheme: at once, since a dial waits for it, and to wake the thread for it would take as long as
+    /// the rest. What the socket has no room for now is left to the thread.
+    pub fn send_raw(&self, remote: SocketAddr, local: Option<IpAddr>, data: &[u8]) {
+        let is_sent = lock(&self.outlet).as_ref().is_some_and(|outlet| {
+            let transmit = quinn_udp::Transmit {
+                destination: remote,
+                ecn: None,
+                contents: data,
+                segment_size: None,
+                src_ip: local,
+            };
+            let sent = outlet.state.try_send((&outlet.socket).into(), &transmit);
+            self.stats.count_sent(sent, 1, data.len())
+        });
+        if !is_sent {
+            self.command(Command::SendRaw {
+                remote,
+                local,
+                data: data.to_vec(),
+            });
+        }
+    }
+
     pub fn flush(&self) {
+        if lock(&self.commands).is_empty() {
+            return;
+        }
         if self.asleep.swap(false, Ordering::SeqCst) {
             self.wake();
         }
@@ -166,6 +200,7 @@ impl Port {
             asleep: AtomicBool::new(false),
             starved: AtomicBool::new(false),
             waker,
+            outlet: Mutex::new(udp.as_ref().map(Udp::outlet).transpose()?),
             stats: Stats::default(),
         };
         let mut port = Self {
@@ -201,6 +236,7 @@ impl Port {
         };
         let shared = self.shared.clone();
         // The port is free before anybody hears that it is.
+        lock(&shared.outlet).take();
         drop(self);
         let mut events = Events::default();
         events.push_notice(0, Notice::EndpointClosed { error });
@@ -324,6 +360,23 @@ impl Port {
 }
 
 impl Stats {
+    /// Returns false if the kernel has no room now.
+    fn count_sent(&self, sent: io::Result<()>, datagrams: usize, bytes: usize) -> bool {
+        match sent {
+            Ok(()) => {
+                self.datagrams_out
+                    .fetch_add(datagrams as u64, Ordering::Relaxed);
+                self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            // Unreachable, forbidden, too large: lost, as on any network.
+            Err(_) => {
+                self.send_errors.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+
     fn count(&self, core: &Core) {
         let counters = core.counters;
         self.strangers.store(counters.strangers, Ordering::Relaxed);
@@ -426,26 +479,15 @@ impl Udp {
             self.state
                 .try_send(UdpSockRef::from(&self.socket), &outgoing)
         });
-        match sent {
-            Ok(()) => {
-                let datagrams = transmit
-                    .segment_size
-                    .map_or(1, |size| contents.len().div_ceil(size));
-                stats
-                    .datagrams_out
-                    .fetch_add(datagrams as u64, Ordering::Relaxed);
-                stats
-                    .bytes_out
-                    .fetch_add(contents.len() as u64, Ordering::Relaxed);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return false;
-            }
-            // Unreachable, forbidden, too large: lost, as on any network.
-            Err(_) => {
-                stats.send_errors.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        true
+        let datagrams = transmit
+            .segment_size
+            .map_or(1, |size| contents.len().div_ceil(size));
+        stats.count_sent(sent, datagrams, contents.len())
+    }
+
+    fn outlet(&self) -> io::Result<Outlet> {
+        let socket = SockRef::from(&self.socket).try_clone()?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Ok(Outlet { socket, state })
     }
 }

@@ -130,6 +130,14 @@ export class EnginePort {
   }
 
   /**
+   * Send a datagram outside the schemes, before this returns unless the system has no room for it now
+   */
+  sendRaw (host: string, port: number, localHost: string | undefined, datagram: Uint8Array): void {
+    this.#native.sendRaw(host, port, localHost, datagram)
+    this.flushSoon()
+  }
+
+  /**
    * The port's own address
    */
   get localAddress (): { host: string, port: number } {

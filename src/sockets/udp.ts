@@ -447,8 +447,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
 
   send (datagram: Uint8Array): void {
     if (this.#status === 'open') {
-      this.#port.commands.sendRaw(this.remoteAddress.host, this.remoteAddress.port, this.localHost, datagram)
-      this.#port.flushSoon()
+      this.#port.sendRaw(this.remoteAddress.host, this.remoteAddress.port, this.localHost, datagram)
     }
   }
 
