@@ -42,6 +42,9 @@ use crate::tls::Claim;
 const RECORD_OVERHEAD: usize = 22;
 const RECORD_OVERHEAD_12: usize = 37;
 
+/// What a datagram that waits weighs beside its bytes, of which it may have none.
+const DATAGRAM_WEIGHT: usize = 64;
+
 /// The first byte of application data that is a datagram, or [several](bundle); a packet of SCTP begins with
 /// [`association::FIRST_BYTE`].
 const DATAGRAM: u8 = 0;
@@ -658,14 +661,14 @@ impl DtlsSession {
             out.push_datagram(self.id, payload);
             return;
         }
-        self.received_size += payload.len();
+        self.received_size += DATAGRAM_WEIGHT + payload.len();
         self.received.push_back(Bytes::copy_from_slice(payload));
         let mut dropped = 0;
         while self.received_size > self.identity.settings.datagram_receive_buffer {
             let Some(oldest) = self.received.pop_front() else {
                 break;
             };
-            self.received_size -= oldest.len();
+            self.received_size -= DATAGRAM_WEIGHT + oldest.len();
             dropped += 1;
         }
         if dropped > 0 {
@@ -677,7 +680,7 @@ impl DtlsSession {
         while !full(out)
             && let Some(payload) = self.received.pop_front()
         {
-            self.received_size -= payload.len();
+            self.received_size -= DATAGRAM_WEIGHT + payload.len();
             out.push_datagram(self.id, &payload);
         }
     }

@@ -962,6 +962,28 @@ fn datagrams_that_nobody_took_in_time_are_counted(mut net: Net) {
     assert_eq!(dropped_at_b(&net), 100 - taken);
 }
 
+#[test]
+fn datagrams_of_no_bytes_fill_what_waits_of_a_session_of_dtls_too() {
+    let mut net = Net::of(Scheme::Dtls);
+    net.secure();
+    net.b.core.set_waiting(MAX_WAITING_BYTES, 0);
+    let before = net.b.core.sessions.len();
+    for _ in 0..2000 {
+        let command = Command::Datagram {
+            session: 1,
+            payload: Bytes::new(),
+        };
+        net.a.core.handle_command(net.now, command);
+        net.run(Duration::from_millis(1));
+    }
+    net.b.core.set_waiting(0, 0);
+    net.run(Duration::from_secs(1));
+    let taken = net.b.records(Kind::Datagram).len() as u64;
+    assert!(taken <= dtls_settings().datagram_receive_buffer as u64 / 64);
+    assert_eq!(dropped_at_b(&net), 2000 - taken);
+    assert_eq!(net.b.core.sessions.len(), before);
+}
+
 fn datagrams_that_nobody_took_before_the_session_ended_are_delivered_or_counted(mut net: Net) {
     net.secure();
     send_datagrams_to_busy_b(&mut net, 3);

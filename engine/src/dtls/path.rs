@@ -27,6 +27,10 @@ const MAX_PROBES: u8 = 3;
 /// When to look for more again, which a new path may carry (RFC 8899, section 5.1.1).
 const RAISE_INTERVAL: Duration = Duration::from_secs(600);
 
+/// How long sizes above [`LARGE_SIZE`] are left alone after all of such packets seem to have been lost, doubled each time: what the path
+/// carries a remote may yet have no room for, if it comes in bursts.
+const LARGE_PAUSE: Duration = Duration::from_secs(5);
+
 /// For how long packets are sent in a size before it is tried again (RFC 8899, section 4.2): what comes after them tells nothing
 /// about them if they hold datagrams.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(15);
@@ -49,6 +53,9 @@ pub struct Path {
     /// When to look for a larger size, and when to see whether that in use is still carried.
     search_at: Option<Instant>,
     confirm_at: Option<Instant>,
+    /// When sizes above [`LARGE_SIZE`] may be looked for again, and how long they are left alone the next time.
+    large_at: Option<Instant>,
+    large_pause: Duration,
     last_number: u64,
     /// Bytes sent since the start.
     traffic: u64,
@@ -64,6 +71,8 @@ impl Path {
             probe: None,
             search_at: None,
             confirm_at: None,
+            large_at: None,
+            large_pause: LARGE_PAUSE,
             last_number: 0,
             traffic: 0,
         }
@@ -93,7 +102,7 @@ impl Path {
             Some(probe) if now < probe.until => return None,
             Some(probe) => probe.size,
             None if self.confirm_at.is_some_and(|at| now >= at) => self.size,
-            None if self.search_at.is_some_and(|at| now >= at) => self.next_size()?,
+            None if self.next_at().is_some_and(|at| now >= at) => self.next_size()?,
             None => return None,
         };
         self.last_number += 1;
@@ -130,6 +139,10 @@ impl Path {
     pub fn suspect(&mut self, now: Instant) -> bool {
         let shrinks = self.size > self.base;
         if shrinks {
+            if self.size > LARGE_SIZE {
+                self.large_at = Some(now + self.large_pause);
+                self.large_pause = RAISE_INTERVAL.min(self.large_pause * 2);
+            }
             self.size = self.base;
             self.probe = None;
             self.confirm_at = None;
@@ -141,10 +154,10 @@ impl Path {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.probe {
             Some(probe) => Some(probe.until),
-            None => {
-                let search_at = self.search_at.filter(|_| self.next_size().is_some());
-                [search_at, self.confirm_at].into_iter().flatten().min()
-            }
+            None => [self.next_at(), self.confirm_at]
+                .into_iter()
+                .flatten()
+                .min(),
         }
     }
 
@@ -160,6 +173,13 @@ impl Path {
         }
         // What was carried is so no more.
         self.suspect(now)
+    }
+
+    /// When to look for [`Self::next_size`].
+    fn next_at(&self) -> Option<Instant> {
+        let is_large = self.next_size()? > LARGE_SIZE;
+        let large_at = self.large_at.filter(|_| is_large);
+        self.search_at.max(large_at)
     }
 
     fn next_size(&self) -> Option<usize> {
@@ -283,5 +303,24 @@ mod tests {
         assert!(path.suspect(now) && path.size() == BASE_SIZE);
         assert!(!path.suspect(now));
         assert_eq!(play(&mut path, 1500, now, now), [1432, 1452]);
+    }
+
+    #[test]
+    fn large_packets_that_are_lost_are_left_alone_for_longer_each_time() {
+        let now = Instant::now();
+        let mut path = started(MAX_SIZE, now);
+        path.sent(now, 1 << 20, 1000);
+        play(&mut path, MAX_SIZE, now, now);
+        let mut lost_at = now;
+        for pause in [5, 10, 20] {
+            assert_eq!(path.size(), MAX_SIZE);
+            assert!(path.suspect(lost_at));
+            play(&mut path, MAX_SIZE, lost_at, lost_at);
+            assert_eq!(path.size(), 1452);
+            let back_at = lost_at + Duration::from_secs(pause);
+            assert_eq!(path.poll_timeout(), Some(back_at));
+            play(&mut path, MAX_SIZE, back_at, back_at);
+            lost_at = back_at;
+        }
     }
 }
