@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { build } from './build.ts'
 import { meet } from './meeting.ts'
-import { SCENARIOS } from './scenarios.ts'
+import { MAX_ANSWER, SCENARIOS } from './scenarios.ts'
 import { Tally } from './tally.ts'
 import type { Meeting, MeetingInit } from './meeting.ts'
 import type { Library } from './peer.ts'
@@ -226,7 +226,7 @@ async function exercise ({ session, peer }: Meeting): Promise<void> {
   await SCENARIOS.echo(session)
   await peer.run('echo')
   await SCENARIOS.datagrams(session)
-  await peer.run('datagrams', session.inner.maxDatagramSize - 3)
+  await peer.run('datagrams', Math.min(session.inner.maxDatagramSize, MAX_ANSWER) - 3)
 }
 
 /**

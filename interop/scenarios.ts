@@ -111,7 +111,7 @@ async function stop (session: Session): Promise<void> {
 }
 
 /** The largest datagram that the other side sends: it does not look for what the path carries, by either version of DTLS */
-const MAX_ANSWER = 1_194
+export const MAX_ANSWER = 1_194
 
 async function datagrams (session: Session): Promise<void> {
   const most = Math.min(session.inner.maxDatagramSize, MAX_ANSWER) - 3
