@@ -78,6 +78,12 @@ export interface LinkAcceptOptions {
 const SUPPLANTED = 0x1004
 
 /**
+ * How long a handshake may go on when the one that came after it is done, in milliseconds: its initiator may be another peer, which takes
+ * itself for connected already, and whose last flight is still on its way
+ */
+const LAST_FLIGHT_TIME = 200
+
+/**
  * How often the remote may propose afresh in the long run, a second, for each time at once. By default that is more than anybody does
  * who came back or dials again, and far less than who forges its address could.
  */
@@ -408,8 +414,8 @@ export class Link {
    */
   supersede (successor: Link): void {
     if (this.#secured == null) {
-      // of handshakes that end in the same turn, either may be the first to be heard of
-      realClock.schedule(() => { this.#supersedeBy(successor) }, 0)
+      const cancel = realClock.schedule(() => { this.#supersedeBy(successor) }, LAST_FLIGHT_TIME)
+      this.socket.addEventListener('close', cancel, { once: true })
     } else {
       this.#supersedeBy(successor)
     }
