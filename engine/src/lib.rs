@@ -289,22 +289,24 @@ impl NativePort {
         let Some(batch) = self.shared.drain() else {
             return Ok(None);
         };
-        let is_small = batch.bytes() <= SMALL_BATCH;
+        let (records, data) = if batch.bytes() <= SMALL_BATCH {
+            (
+                Float64ArraySlice::copy_from(env, &batch.records)?,
+                BufferSlice::copy_from(env, &batch.data)?,
+            )
+        } else {
+            (
+                Float64ArraySlice::from_data(env, batch.records)?,
+                BufferSlice::from_data(env, batch.data)?,
+            )
+        };
         let mut notices = Vec::with_capacity(batch.notices.len());
         for notice in batch.notices {
             notices.push(notice_object(env, notice)?);
         }
         Ok(Some(NativeBatch {
-            records: if is_small {
-                Float64ArraySlice::copy_from(env, &batch.records)?
-            } else {
-                Float64ArraySlice::from_data(env, batch.records)?
-            },
-            data: if is_small {
-                BufferSlice::copy_from(env, &batch.data)?
-            } else {
-                BufferSlice::from_data(env, batch.data)?
-            },
+            records,
+            data,
             notices,
         }))
     }

@@ -580,6 +580,20 @@ mod tests {
     }
 
     #[test]
+    fn packets_of_data_become_as_few_as_fit_and_the_last_wants_an_answer() {
+        let data = |n| packet_of(&[(DATA, vec![n; 400])]);
+        let packets = [data(1), data(2), data(3), packet_of(&[(SACK, vec![4; 12])])];
+        let joined = join(packets.to_vec(), 1000, true);
+        assert_eq!(joined.len(), 3);
+        assert!(joined.iter().all(|it| it.len() <= 1000));
+        assert_eq!(joined[2], packets[3]);
+        let flags: Vec<u8> = values(&joined).iter().map(|(_, flags, _)| *flags).collect();
+        assert_eq!(flags, [3, 3, 3 | IMMEDIATE, 3]);
+        let kept = join(packets.to_vec(), 500, false);
+        assert_eq!(kept, packets);
+    }
+
+    #[test]
     fn an_acknowledgement_tells_of_the_gaps_that_fit() {
         let mut value = vec![9; 12];
         value[8..12].copy_from_slice(&[1, 144, 0, 2]);

@@ -38,13 +38,13 @@ impl Outbox {
     pub fn pop_to(&mut self, buf: &mut Vec<u8>) {
         if let Some(size) = self.sizes.pop_front() {
             buf.extend_from_slice(&self.data[self.head..self.head + size]);
-            self.skip(size);
+            self.consume(size);
         }
     }
 
     pub fn drop_first(&mut self) {
         if let Some(size) = self.sizes.pop_front() {
-            self.skip(size);
+            self.consume(size);
         }
     }
 
@@ -69,7 +69,7 @@ impl Outbox {
         })
     }
 
-    fn skip(&mut self, bytes: usize) {
+    fn consume(&mut self, bytes: usize) {
         self.head += bytes;
         if self.sizes.is_empty() {
             self.data.clear();
