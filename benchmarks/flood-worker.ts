@@ -36,7 +36,7 @@ const KEY_OFFSET = 8
 const KEY_LENGTH = 32
 
 /** Nobody listens here */
-const LIMITS = { waiting: 0, strangers: 0, strangerDatagrams: 0, responses: 2 * PORTS * BATCH, waitingBytes: 0, socketBuffer: 4 * 1024 * 1024 }
+const LIMITS = { waiting: 0, strangers: 0, guests: 0, strangerDatagrams: 0, responses: 2 * PORTS * BATCH, waitingBytes: 0, socketBuffer: 4 * 1024 * 1024 }
 
 const engine = loadEngine()
 const ports = Array.from({ length: PORTS }, () => engine.NativePort.bind('0.0.0.0', 0, false, LIMITS, () => {}))
@@ -64,7 +64,7 @@ const calls: FloodCalls = {
       const socket = ports[(sent / BATCH) % PORTS]
 
       for (let i = 0; i < BATCH; i++) {
-        socket.sendRaw('127.0.0.1', port, `127.${randomInt(1, 255)}.${randomInt(0, 256)}.${randomInt(1, 255)}`, datagrams[kind]())
+        socket.sendRaw('127.0.0.1', port, `127.${randomInt(1, 255)}.${randomInt(0, 256)}.${randomInt(1, 255)}`, [datagrams[kind]()])
       }
 
       socket.flush()

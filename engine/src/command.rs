@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::identity::{Identity, QuicIdentity};
+use crate::reception::Welcome;
 use crate::shield::Policy;
 
 pub enum Command {
@@ -35,13 +36,16 @@ pub enum Command {
     },
     /// Have strangers prove that they receive at their address before JavaScript hears of them; `None` to trust them again.
     Shield(Option<(Arc<QuicIdentity>, Policy)>),
+    /// Answer strangers' proposals like this, and begin their handshakes, at the same time as JavaScript is told; `None` to leave that
+    /// to JavaScript again.
+    Welcome(Option<Welcome>),
     /// The scheme was agreed on: take the flow over.
     Proceed {
         session: u32,
         send_first_flight: bool,
         early: Vec<Vec<u8>>,
     },
-    /// Take the flow over as the responder.
+    /// Take the flow over as the responder; with the session that has begun, if it is a welcome guest's.
     Respond {
         session: u32,
         identity: Identity,

@@ -1,8 +1,8 @@
 //! A port without its socket: the flow table, and the sessions on the flows. Sans-IO.
 //!
 //! Inputs are [`Core::handle_command`], [`Core::handle_datagram`] and [`Core::handle_timeout`]; after any of them the owner
-//! calls [`Core::poll_transmit`] until it returns `None`, takes what [`Core::events`] holds, and comes back at
-//! [`Core::poll_timeout`] at the latest. [`Core::set_waiting`] tells how far behind JavaScript is.
+//! calls [`Core::poll_transmit`] until it returns `None`, takes what [`Core::events`] holds, calls [`Core::begin_session`], and
+//! comes back at [`Core::poll_timeout`] at the latest. [`Core::set_waiting`] tells how far behind JavaScript is.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +23,7 @@ use crate::events::Events;
 use crate::identity::{Identity, QuicIdentity};
 use crate::notice::{CloseCause, Notice};
 use crate::quic::{QuicSession, Terms};
+use crate::reception::{MAX_GUESTS, Reception, State};
 use crate::session::{AnySession, Session};
 use crate::shield::{Shield, Verdict};
 
@@ -44,6 +45,9 @@ const MAX_RESPONSES: usize = 1024;
 /// at the sender, and the bounded receive queue drops datagrams.
 const MAX_WAITING_BYTES: usize = 2 * 1024 * 1024;
 
+/// The application error code for guests that JavaScript does not want: that of a session that was given up.
+const UNWANTED: u32 = 1;
+
 /// How long a port stays open for remotes that can't be told yet that it closes: more than a round trip, less than anybody minds.
 const PARTING_TIME: Duration = Duration::from_millis(250);
 
@@ -60,6 +64,8 @@ pub struct Limits {
     pub responses: usize,
     /// See [`MAX_WAITING_BYTES`]
     pub waiting_bytes: usize,
+    /// See [`MAX_GUESTS`]
+    pub guests: usize,
 }
 
 impl Default for Limits {
@@ -70,6 +76,7 @@ impl Default for Limits {
             stranger_datagrams: STRANGER_DATAGRAMS,
             responses: MAX_RESPONSES,
             waiting_bytes: MAX_WAITING_BYTES,
+            guests: MAX_GUESTS,
         }
     }
 }
@@ -179,6 +186,7 @@ pub struct Core {
     any_stranger: bool,
     limits: Limits,
     shield: Shield,
+    reception: Reception,
     sessions: HashMap<u32, (AnySession, SocketAddr)>,
     by_handle: HashMap<ConnectionHandle, u32>,
     timeouts: BTreeSet<(Instant, u32)>,
@@ -213,6 +221,7 @@ impl Core {
             any_stranger,
             limits,
             shield: Shield::default(),
+            reception: Reception::new(limits.guests),
             sessions: HashMap::new(),
             by_handle: HashMap::new(),
             timeouts: BTreeSet::new(),
@@ -296,6 +305,12 @@ impl Core {
                     self.expect_first_packets(&identity);
                 }
             }
+            Command::Welcome(welcome) => {
+                if let Some(welcome) = &welcome {
+                    self.expect_first_packets(&welcome.identity);
+                }
+                self.reception.set(welcome);
+            }
             Command::Proceed {
                 session,
                 send_first_flight,
@@ -316,6 +331,7 @@ impl Core {
             Command::Shutdown => {
                 self.closing = true;
                 self.parting_until = Some(now + PARTING_TIME);
+                self.reception.clear();
                 let ids: Vec<u32> = self.sessions.keys().copied().collect();
                 for id in ids {
                     self.close(now, id, 0, false);
@@ -363,6 +379,9 @@ impl Core {
         };
         // The first byte tells a PSEC frame from scheme traffic; reject is exactly one byte.
         let is_frame = first <= 1 || (first == 255 && data.len() == 1);
+        if !is_frame && self.hear_guest(now, origin, &data) {
+            return;
+        }
         match self.flows.get_mut(&origin.remote) {
             Some(flow) if flow.handed_over && !is_frame => {
                 if !flow.shared && flow.heel == 0 {
@@ -401,7 +420,7 @@ impl Core {
                     self.shield.forget(&origin.remote);
                 }
                 self.remember_stranger(origin.remote);
-                self.surface(origin, &data);
+                self.receive_stranger(now, origin, &data);
             }
             _ => match self.strangers.get_mut(&origin.remote) {
                 Some(left) if *left > 0 => {
@@ -421,6 +440,9 @@ impl Core {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.shield.handle_timeout(now);
         self.parting_until.take_if(|until| now >= *until);
+        while let Some(guest) = self.reception.pop_expired(now) {
+            self.turn_away(now, guest.session);
+        }
         while let Some((at, id)) = self.timeouts.first().copied() {
             if at > now {
                 return;
@@ -436,10 +458,38 @@ impl Core {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let session = self.timeouts.first().map(|(at, _)| *at);
-        [session, self.shield.poll_timeout(), self.parting_until]
+        let strangers = [self.shield.poll_timeout(), self.reception.poll_timeout()];
+        strangers
             .into_iter()
+            .chain([session, self.parting_until])
             .flatten()
             .min()
+    }
+
+    /// Whether there are strangers that have been answered, and whose session has to begin.
+    pub fn has_arriving(&self) -> bool {
+        self.reception.has_arriving()
+    }
+
+    /// Begin the session of one of them: what takes longest, so others should not have to wait for it. True if there is something to
+    /// transmit now.
+    pub fn begin_session(&mut self, now: Instant) -> bool {
+        let Some((session, datagrams)) = self.reception.take_arriving() else {
+            return false;
+        };
+        for (origin, datagram) in datagrams {
+            let is_taken = self.receive_first_packet(now, session, origin, datagram.clone())
+                || self.route_to_session(now, origin, datagram.clone());
+            if !is_taken && self.is_on_the_heels(&origin.remote) {
+                self.surface(origin, &datagram);
+            }
+        }
+        true
+    }
+
+    /// Strangers whose proposals were answered at once, and those of them that JavaScript did not want.
+    pub fn welcomed(&self) -> (u64, u64) {
+        (self.reception.welcomed(), self.reception.turned_away())
     }
 
     /// Proposals of strangers that the shield remembers.
@@ -564,19 +614,147 @@ impl Core {
     }
 
     fn surface(&mut self, origin: Origin, data: &[u8]) {
+        self.surface_answered(origin, data, None);
+    }
+
+    fn surface_answered(&mut self, origin: Origin, data: &[u8], answer: Option<Vec<u8>>) {
         self.push_raw(Notice::Raw {
             remote: origin.remote,
             local: origin.local,
             data: data.to_vec(),
+            answer,
         });
     }
 
+    fn has_room_for_raw(&self) -> bool {
+        self.waiting_raw + self.events.raw() < self.limits.waiting
+    }
+
     fn push_raw(&mut self, notice: Notice) {
-        if self.waiting_raw + self.events.raw() >= self.limits.waiting {
+        if !self.has_room_for_raw() {
             self.counters.raw_overflow += 1;
         } else {
             self.events.push_notice(0, notice);
         }
+    }
+
+    /// A stranger's first datagram, while there is no need to hold anybody off.
+    fn receive_stranger(&mut self, now: Instant, origin: Origin, data: &[u8]) {
+        let mut answer = None;
+        if self.has_room_for_raw() {
+            answer = self.reception.propose(now, origin, data);
+        }
+        if let Some(answer) = &answer {
+            self.respond_raw(origin.remote, origin.local, answer.clone());
+        }
+        self.surface_answered(origin, data, answer);
+    }
+
+    /// Give a guest's packet to its session; false if it is of something else, or of nobody who is welcome.
+    fn hear_guest(&mut self, now: Instant, origin: Origin, data: &BytesMut) -> bool {
+        self.reception.has(&origin.remote)
+            && (self.reception.note(origin, data)
+                || self.route_to_session(now, origin, data.clone()))
+    }
+
+    /// Begin a guest's session with its first packet; false if this is not one, or it has begun.
+    fn receive_first_packet(
+        &mut self,
+        now: Instant,
+        id: u32,
+        origin: Origin,
+        packet: BytesMut,
+    ) -> bool {
+        let Some((identity, max_udp_payload)) = self.reception.terms() else {
+            return false;
+        };
+        if self.sessions.contains_key(&id) {
+            return false;
+        }
+        let mut buf = Vec::new();
+        let Some(DatagramEvent::NewConnection(incoming)) =
+            self.handle(now, origin, packet, &mut buf)
+        else {
+            return false;
+        };
+        let (config, terms) = Terms::of_responder(identity, max_udp_payload);
+        match self.endpoint.accept(incoming, now, &mut buf, Some(config)) {
+            Ok((handle, connection)) => {
+                let session = QuicSession::new(id, handle, connection, terms).unasked();
+                self.add_session(id, AnySession::Quic(Box::new(session)), origin.remote);
+            }
+            Err(error) => {
+                if let Some(transmit) = error.response {
+                    buf.truncate(transmit.size);
+                    self.respond_raw(transmit.destination, transmit.src_ip, buf);
+                }
+            }
+        }
+        true
+    }
+
+    /// JavaScript responds: the guest's session goes by its number from now on. `early` loses what that session has heard, and gets
+    /// what it should have heard. False if there is none, or none like that.
+    fn take_guest(
+        &mut self,
+        now: Instant,
+        id: u32,
+        identity: &Identity,
+        remote: SocketAddr,
+        early: &mut Vec<Vec<u8>>,
+    ) -> bool {
+        let Some(guest) = self.reception.take(&remote) else {
+            return false;
+        };
+        if early.first().is_some_and(|first| *first == guest.packet) {
+            match guest.state {
+                State::Arriving(noted) => {
+                    early.extend(noted.into_iter().skip(1).map(|(_, it)| it.to_vec()));
+                }
+                State::Begun => {
+                    if self.rename_guest(guest.session, id, identity) {
+                        early.remove(0);
+                        return true;
+                    }
+                }
+                State::Over => {
+                    self.closed(id, CloseCause::Failed, "the remote gave it up".into());
+                    return true;
+                }
+            }
+        }
+        self.turn_away(now, guest.session);
+        false
+    }
+
+    /// False if JavaScript would have begun another session.
+    fn rename_guest(&mut self, from: u32, to: u32, identity: &Identity) -> bool {
+        let identity = match identity {
+            Identity::Quic(identity) => identity,
+            #[cfg(feature = "dtls")]
+            Identity::Dtls(_) => return false,
+        };
+        let Some((AnySession::Quic(session), _)) = self.sessions.get_mut(&from) else {
+            return false;
+        };
+        if !session.ask_for(to, identity) {
+            return false;
+        }
+        self.by_handle.insert(session.handle(), to);
+        if let Some(session) = self.sessions.remove(&from) {
+            self.sessions.insert(to, session);
+        }
+        self.set_timeout(from, None);
+        self.touch(to);
+        true
+    }
+
+    /// JavaScript has no use for a guest.
+    fn turn_away(&mut self, now: Instant, session: u32) {
+        self.reception.count_turned_away();
+        self.with_session(session, |session, out| {
+            session.close(UNWANTED, false, now, out)
+        });
     }
 
     /// A stranger proposes while the shield is up.
@@ -849,6 +1027,7 @@ impl Core {
             self.by_handle.remove(&session.handle());
         }
         self.set_timeout(id, None);
+        self.reception.handle_end(&remote, id);
         self.forget_prepared(id, remote);
         if let Some(flow) = self.flows.get_mut(&remote) {
             flow.sessions = flow.sessions.saturating_sub(1);
@@ -939,17 +1118,18 @@ impl Core {
         id: u32,
         identity: Identity,
         mut peer: Peer,
-        early: Vec<Vec<u8>>,
+        mut early: Vec<Vec<u8>>,
         #[cfg_attr(not(feature = "dtls"), expect(unused_variables))] validate_address: bool,
     ) {
+        if self.take_guest(now, id, &identity, peer.remote, &mut early) {
+            self.hand_over(now, peer.remote, peer.local, early);
+            return;
+        }
         self.limit_probes(&mut peer);
         let role = match identity {
             Identity::Quic(identity) => {
-                let terms = Terms::new(identity);
-                let config = terms
-                    .identity
-                    .server_config(peer.max_udp_payload, &terms.goodbye);
-                self.expect_first_packets(&terms.identity);
+                self.expect_first_packets(&identity);
+                let (config, terms) = Terms::of_responder(identity, peer.max_udp_payload);
                 Responder::Quic(config, terms)
             }
             #[cfg(feature = "dtls")]

@@ -14,6 +14,7 @@ mod identity;
 mod notice;
 mod port;
 mod quic;
+mod reception;
 mod session;
 mod shield;
 mod tls;
@@ -36,6 +37,7 @@ use crate::dtls::{DtlsIdentity, DtlsSettings};
 use crate::identity::{Identity, QuicIdentity, QuicSettings};
 use crate::notice::Notice;
 use crate::port::{Port, Shared};
+use crate::reception::Welcome;
 use crate::shield::{Answer, Policy};
 
 /// Do ahead, in the background, what the first handshake would have to wait for.
@@ -98,6 +100,19 @@ impl NativeIdentity {
         QuicIdentity::new(&private_key, settings)
             .map(|identity| Self(Identity::Quic(Arc::new(identity))))
             .map_err(|error| Error::new(Status::InvalidArg, error.to_string()))
+    }
+}
+
+impl NativeIdentity {
+    fn as_quic(&self) -> Result<Arc<QuicIdentity>> {
+        match &self.0 {
+            Identity::Quic(identity) => Ok(identity.clone()),
+            #[cfg(feature = "dtls")]
+            Identity::Dtls(_) => {
+                let message = "only QUIC deals with strangers by itself";
+                Err(Error::new(Status::InvalidArg, message))
+            }
+        }
     }
 }
 
@@ -186,9 +201,11 @@ pub struct NativeStats {
     pub responses_overflow: f64,
     pub displaced: f64,
     pub shielded_proposals: f64,
+    pub welcomed: f64,
+    pub unwanted: f64,
 }
 
-/// What the shield answers to proposals: see `src/sockets/index.ts`.
+/// What is answered to proposals: see `src/sockets/index.ts`.
 #[napi(object)]
 pub struct NativeAnswer {
     pub offer: Buffer,
@@ -203,6 +220,7 @@ pub struct NativeLimits {
     pub stranger_datagrams: u32,
     pub responses: u32,
     pub waiting_bytes: u32,
+    pub guests: u32,
     pub socket_buffer: u32,
 }
 
@@ -215,6 +233,7 @@ impl From<NativeLimits> for Limits {
             responses: limits.responses as usize,
             // With none, no session would ever be heard.
             waiting_bytes: limits.waiting_bytes.max(1) as usize,
+            guests: limits.guests as usize,
         }
     }
 }
@@ -333,6 +352,8 @@ impl NativePort {
             responses_overflow: read(&stats.responses_overflow),
             displaced: read(&stats.displaced),
             shielded_proposals: read(&stats.shielded_proposals),
+            welcomed: read(&stats.welcomed),
+            unwanted: read(&stats.unwanted),
         }
     }
 
@@ -367,30 +388,16 @@ impl NativePort {
         max_unprepared: u32,
         lifetime: u32,
     ) -> Result<()> {
-        let identity = match &identity.0 {
-            Identity::Quic(identity) => identity,
-            #[cfg(feature = "dtls")]
-            Identity::Dtls(_) => {
-                let message = "only QUIC makes strangers prove their address";
-                return Err(Error::new(Status::InvalidArg, message));
-            }
-        };
-        let answers = answers
-            .into_iter()
-            .map(|answer| Answer {
-                offer: answer.offer[..].into(),
-                response: answer.response.to_vec(),
-            })
-            .collect();
+        let identity = identity.as_quic()?;
         let policy = Policy {
-            answers,
+            answers: prepared(answers),
             max_proposals: max_proposals as usize,
             max_proposals_per_prefix: max_proposals_per_prefix as usize,
             max_unprepared,
             lifetime: Duration::from_millis(lifetime.into()),
         };
         self.shared
-            .command(Command::Shield(Some((identity.clone(), policy))));
+            .command(Command::Shield(Some((identity, policy))));
         Ok(())
     }
 
@@ -400,16 +407,38 @@ impl NativePort {
     }
 
     #[napi]
+    pub fn welcome(
+        &self,
+        identity: &NativeIdentity,
+        answers: Vec<NativeAnswer>,
+        peer_id: &[u8],
+        max_datagram_size: u16,
+    ) -> Result<()> {
+        let welcome = Welcome {
+            identity: identity.as_quic()?,
+            answers: prepared(answers),
+            peer_id: peer_id.to_vec(),
+            max_udp_payload: max_datagram_size,
+        };
+        self.shared.command(Command::Welcome(Some(welcome)));
+        Ok(())
+    }
+
+    #[napi]
+    pub fn unwelcome(&self) {
+        self.shared.command(Command::Welcome(None));
+    }
+
+    #[napi]
     pub fn send_raw(
         &self,
         host: String,
         port: u16,
         local_host: Option<String>,
-        data: &[u8],
-    ) -> Result<()> {
-        self.shared
-            .send_raw(address(&host, port)?, local(local_host)?, data);
-        Ok(())
+        datagrams: Vec<&[u8]>,
+    ) -> Result<bool> {
+        let (remote, local) = (address(&host, port)?, local(local_host)?);
+        Ok(self.shared.send_raw(remote, local, &datagrams))
     }
 
     #[napi]
@@ -582,6 +611,16 @@ fn copies(datagrams: &[Uint8Array]) -> Vec<Vec<u8>> {
     datagrams.iter().map(|data| data.to_vec()).collect()
 }
 
+fn prepared(answers: Vec<NativeAnswer>) -> Vec<Answer> {
+    answers
+        .into_iter()
+        .map(|answer| Answer {
+            offer: answer.offer[..].into(),
+            response: answer.response.to_vec(),
+        })
+        .collect()
+}
+
 fn host_of(address: SocketAddr) -> String {
     match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
@@ -596,12 +635,16 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             remote,
             local,
             data,
+            answer,
         } => {
             object.set("type", "raw")?;
             object.set("host", host_of(remote))?;
             object.set("port", remote.port())?;
             object.set("localHost", local.map(|ip| ip.to_string()))?;
             object.set("data", Buffer::from(data))?;
+            if let Some(answer) = answer {
+                object.set("answer", Buffer::from(answer))?;
+            }
         }
         Notice::Validated {
             remote,

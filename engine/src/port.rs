@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use mio::net::UdpSocket;
-use mio::{Interest, Poll, Token, Waker};
+use mio::{Interest, Poll, Registry, Token, Waker};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -22,6 +22,9 @@ const WAKER: Token = Token(1);
 
 /// Datagrams in one system call, by segmentation offload.
 const MAX_SEGMENTS: usize = 44;
+
+/// What UDP over IPv6 has room for, which is less than over IPv4.
+const MAX_UDP_PAYLOAD: usize = 65_487;
 
 /// Rounds of receiving, and system calls of sending, before the other side gets its turn.
 const RECEIVE_ROUNDS: usize = 4;
@@ -73,6 +76,22 @@ pub struct Stats {
     pub responses_overflow: AtomicU64,
     pub displaced: AtomicU64,
     pub shielded_proposals: AtomicU64,
+    pub welcomed: AtomicU64,
+    pub unwanted: AtomicU64,
+}
+
+/// How to cut what these datagrams are in one piece, if the system can: all are of one size, but for the last, which may be smaller.
+fn segment_size(datagrams: &[&[u8]], max_segments: usize) -> Option<usize> {
+    let [first, middle @ .., last] = datagrams else {
+        return None;
+    };
+    let size = first.len();
+    let bytes: usize = datagrams.iter().map(|it| it.len()).sum();
+    (datagrams.len() <= max_segments
+        && bytes <= MAX_UDP_PAYLOAD
+        && middle.iter().all(|it| it.len() == size)
+        && (1..=size).contains(&last.len()))
+    .then_some(size)
 }
 
 /// A poisoned lock means that the other thread panicked between two whole operations: the queue itself is sound.
@@ -91,27 +110,43 @@ impl Shared {
         lock(&self.commands).push(command);
     }
 
-    /// Send a datagram outside every scheme: at once, since a dial waits for it, and to wake the thread for it would take as long as
-    /// the rest. What the socket has no room for now is left to the thread.
-    pub fn send_raw(&self, remote: SocketAddr, local: Option<IpAddr>, data: &[u8]) {
-        let is_sent = lock(&self.outlet).as_ref().is_some_and(|outlet| {
+    /// Send datagrams outside every scheme: at once, since a dial waits for it, and to wake the thread for it would take as long as
+    /// the rest. What the socket has no room for now is left to the thread; true if that has to be flushed.
+    pub fn send_raw(&self, remote: SocketAddr, local: Option<IpAddr>, datagrams: &[&[u8]]) -> bool {
+        let outlet = lock(&self.outlet);
+        let send = |contents: &[u8], segment_size: Option<usize>| -> io::Result<()> {
+            let outlet = outlet.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
             let transmit = quinn_udp::Transmit {
                 destination: remote,
                 ecn: None,
-                contents: data,
-                segment_size: None,
+                contents,
+                segment_size,
                 src_ip: local,
             };
-            let sent = outlet.state.try_send((&outlet.socket).into(), &transmit);
-            self.stats.count_sent(sent, 1, data.len())
-        });
-        if !is_sent {
-            self.command(Command::SendRaw {
-                remote,
-                local,
-                data: data.to_vec(),
-            });
+            outlet.state.try_send((&outlet.socket).into(), &transmit)
+        };
+        let max_segments = outlet.as_ref().map_or(1, |it| it.state.max_gso_segments());
+        if let Some(segment_size) = segment_size(datagrams, max_segments) {
+            let contents = datagrams.concat();
+            if send(&contents, Some(segment_size)).is_ok() {
+                self.stats
+                    .count_sent(Ok(()), datagrams.len(), contents.len());
+                return false;
+            }
         }
+        let mut is_left = false;
+        for data in datagrams {
+            let sent = send(data, None);
+            if !self.stats.count_sent(sent, 1, data.len()) {
+                is_left = true;
+                self.command(Command::SendRaw {
+                    remote,
+                    local,
+                    data: data.to_vec(),
+                });
+            }
+        }
+        is_left
     }
 
     pub fn flush(&self) {
@@ -164,6 +199,8 @@ struct Udp {
     receive_buffer: Vec<u8>,
     /// What the kernel had no room for.
     unsent: Option<(quinn_proto::Transmit, Vec<u8>)>,
+    /// Whether the poll tells when it has room: it would tell so of every datagram that has left.
+    awaits_room: bool,
 }
 
 pub struct Port {
@@ -210,10 +247,9 @@ impl Port {
             local,
         };
         if let Some(udp) = &mut port.udp {
-            let interest = Interest::READABLE | Interest::WRITABLE;
             port.poll
                 .registry()
-                .register(&mut udp.socket, SOCKET, interest)?;
+                .register(&mut udp.socket, SOCKET, Interest::READABLE)?;
         }
         Ok(port)
     }
@@ -263,11 +299,16 @@ impl Port {
             self.receive(now, &mut core);
             core.handle_timeout(now);
             core.process(now);
-            // Before the sending, which takes its time; where JavaScript sends, it must hear of a session's end after its goodbye.
-            if self.udp.is_some() && shared.publish(&mut core.events) {
+            // Before the sending, which takes its time; where JavaScript sends, it must hear of a session's end after its goodbye. But
+            // what it could say to a stranger who is welcome has been said, and others wait for what that one is sent.
+            if self.udp.is_some() && !core.has_arriving() && shared.publish(&mut core.events) {
                 notify();
             }
-            let all_sent = self.transmit(now, &mut core, &mut buf);
+            let mut all_sent = self.transmit(now, &mut core, &mut buf);
+            if core.begin_session(now) {
+                core.process(now);
+                all_sent &= self.transmit(now, &mut core, &mut buf);
+            }
             if shared.publish(&mut core.events) {
                 notify();
             }
@@ -276,7 +317,9 @@ impl Port {
                 return Ok(());
             }
 
-            let is_busy = !all_sent || self.udp.as_ref().is_some_and(|udp| udp.readable);
+            let is_busy = core.has_arriving()
+                || !all_sent
+                || self.udp.as_ref().is_some_and(|udp| udp.readable);
             let (is_starved, timeout) = (core.is_starved(), core.poll_timeout());
             drop(core);
             self.wait(&mut polled, is_busy, is_starved, timeout)?;
@@ -292,6 +335,9 @@ impl Port {
     ) -> io::Result<()> {
         let shared = &self.shared;
         shared.starved.store(is_starved, Ordering::SeqCst);
+        if let Some(udp) = &mut self.udp {
+            udp.await_room(self.poll.registry())?;
+        }
         shared.asleep.store(true, Ordering::SeqCst);
         // A command that came before `asleep` was set has woken nobody; likewise a drain before `starved` was.
         let has_missed = !lock(&shared.commands).is_empty()
@@ -350,7 +396,6 @@ impl Port {
             };
             if !udp.send(&transmit, &data, &self.shared.stats) {
                 udp.unsent = Some((transmit, data));
-                // The poll tells when the socket is writable again.
                 return true;
             }
             *buf = data;
@@ -400,6 +445,9 @@ impl Stats {
             .store(core.displaced_proposals(), Ordering::Relaxed);
         self.shielded_proposals
             .store(core.shielded_proposals() as u64, Ordering::Relaxed);
+        let (welcomed, unwanted) = core.welcomed();
+        self.welcomed.store(welcomed, Ordering::Relaxed);
+        self.unwanted.store(unwanted, Ordering::Relaxed);
     }
 }
 
@@ -423,6 +471,7 @@ impl Udp {
             readable: true,
             receive_buffer,
             unsent: None,
+            awaits_room: false,
         })
     }
 
@@ -461,6 +510,20 @@ impl Udp {
                 core.handle_datagram(now, origin, datagram);
             }
         }
+    }
+
+    /// Have the poll tell when the kernel has room again, if it has none.
+    fn await_room(&mut self, registry: &Registry) -> io::Result<()> {
+        if self.awaits_room == self.unsent.is_some() {
+            return Ok(());
+        }
+        self.awaits_room = self.unsent.is_some();
+        let interest = if self.awaits_room {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
+        registry.reregister(&mut self.socket, SOCKET, interest)
     }
 
     /// Returns false if the kernel has no room now.

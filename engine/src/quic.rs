@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::{
     Connection, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Endpoint, Event,
-    ReadError, SendDatagramError, StreamEvent, StreamId, Transmit, VarInt, WriteError,
+    ReadError, SendDatagramError, ServerConfig, StreamEvent, StreamId, Transmit, VarInt,
+    WriteError,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -75,6 +76,18 @@ impl Terms {
             goodbye: Goodbye::default(),
         }
     }
+
+    /// Those of a responder, and the configuration that goes with them.
+    pub fn of_responder(
+        identity: Arc<QuicIdentity>,
+        max_udp_payload: u16,
+    ) -> (Arc<ServerConfig>, Self) {
+        let terms = Self::new(identity);
+        let config = terms
+            .identity
+            .server_config(max_udp_payload, &terms.goodbye);
+        (config, terms)
+    }
 }
 
 pub struct QuicSession {
@@ -85,6 +98,8 @@ pub struct QuicSession {
     state: State,
     /// An initiator before the agreement: it listens already, but nothing leaves.
     first_flight: Option<Vec<Vec<u8>>>,
+    /// A guest's: nobody hears of it yet.
+    unasked: bool,
     /// Cancelled before the agreement: it must not send even its goodbye.
     muted: bool,
     streams: HashMap<StreamId, Stream>,
@@ -112,6 +127,7 @@ impl QuicSession {
             terms,
             state: State::Handshaking,
             first_flight: None,
+            unasked: false,
             muted: false,
             streams: HashMap::new(),
             opening: VecDeque::new(),
@@ -124,6 +140,24 @@ impl QuicSession {
             told_size: 0,
             told_at: None,
         }
+    }
+
+    /// The session of a guest for whom JavaScript has not responded: the handshake goes on, but nobody hears of anything.
+    pub fn unasked(self) -> Self {
+        Self {
+            unasked: true,
+            ..self
+        }
+    }
+
+    /// JavaScript responds with that identity: what it would have begun by this number has begun. False if it would be another.
+    pub fn ask_for(&mut self, id: u32, identity: &Arc<QuicIdentity>) -> bool {
+        if matches!(self.state, State::Closed) || !Arc::ptr_eq(&self.terms.identity, identity) {
+            return false;
+        }
+        self.id = id;
+        self.unasked = false;
+        true
     }
 
     pub fn handle(&self) -> ConnectionHandle {
@@ -229,7 +263,9 @@ impl QuicSession {
         self.starved_datagrams = false;
         self.opening.clear();
         self.datagrams.clear();
-        out.push_notice(self.id, Notice::Closed { cause, message });
+        if !self.unasked {
+            out.push_notice(self.id, Notice::Closed { cause, message });
+        }
     }
 
     fn close_now(&mut self, code: u32, now: Instant, out: &mut Events) {
@@ -612,6 +648,10 @@ impl Session for QuicSession {
             if let Some(event) = endpoint.handle_event(self.handle, event) {
                 self.connection.handle_event(event);
             }
+        }
+
+        if self.unasked {
+            return;
         }
 
         while let Some(event) = self.connection.poll() {

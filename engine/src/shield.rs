@@ -31,6 +31,16 @@ pub struct Answer {
     pub response: Vec<u8>,
 }
 
+impl Answer {
+    /// Whether it leads to the scheme that is offered first, whose packet a proposal may bring.
+    pub fn takes_initiation_packet(&self) -> bool {
+        let accepted = self.response.get(1..).unwrap_or_default();
+        self.offer
+            .get(1..)
+            .is_some_and(|names| names.starts_with(accepted))
+    }
+}
+
 /// What JavaScript decides.
 pub struct Policy {
     pub answers: Vec<Answer>,
@@ -286,7 +296,7 @@ impl Shield {
 }
 
 /// A proposal's peer id, where its initiation packet begins, and what is prepared for it. `None` if nothing is, valid or not.
-fn find_answer<'a, 'd>(
+pub fn find_answer<'a, 'd>(
     answers: &'a [Answer],
     datagram: &'d [u8],
 ) -> Option<(&'d [u8], usize, &'a Answer)> {

@@ -50,7 +50,7 @@ export interface NativeIdentity {
 export type CloseCause = 'local' | 'remote' | 'remote-error' | 'timed-out' | 'reset' | 'failed'
 
 export type NativeNotice =
-  { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array } |
+  { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array, answer?: Uint8Array } |
   { type: 'validated', host: string, port: number, localHost?: string, proposal: Uint8Array, data: Uint8Array } |
   { type: 'transmit', host: string, port: number, data: Uint8Array } |
   { type: 'secured', peerId: Uint8Array, localKey: Uint8Array, remoteKey: Uint8Array } |
@@ -136,6 +136,16 @@ export interface NativeStats {
    * Proposals that the shield remembers now: no counter
    */
   shieldedProposals: number
+
+  /**
+   * Proposals of strangers that were answered at once, and their handshakes begun
+   */
+  welcomed: number
+
+  /**
+   * Those of them that JavaScript had no use for
+   */
+  unwanted: number
 }
 
 export interface NativeLimits {
@@ -148,6 +158,7 @@ export interface NativeLimits {
    * In bytes
    */
   waitingBytes: number
+  guests: number
 
   /**
    * In bytes, each way
@@ -169,7 +180,13 @@ export interface NativePort {
   release (host: string, port: number): void
   shield (identity: NativeIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number, lifetime: number): void
   unshield (): void
-  sendRaw (host: string, port: number, localHost: string | undefined, data: Uint8Array): void
+  welcome (identity: NativeIdentity, answers: NativeAnswer[], peerId: Uint8Array, maxDatagramSize: number): void
+  unwelcome (): void
+
+  /**
+   * True if something was left to the engine's thread, which has to be flushed
+   */
+  sendRaw (host: string, port: number, localHost: string | undefined, datagrams: Uint8Array[]): boolean
   inject (host: string, port: number, data: Uint8Array): void
   initiate (session: number, identity: NativeIdentity, peer: NativePeer, maxFirstDatagram: number): Uint8Array[]
   proceed (session: number, sendFirstFlight: boolean, early: Uint8Array[]): void

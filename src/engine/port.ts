@@ -23,6 +23,11 @@ const NOTICE = 11
 const DATAGRAMS_DROPPED = 12
 
 /**
+ * How many datagrams of JavaScript's own wait for the end of a microtask at most
+ */
+const MAX_OUTBOX = 32
+
+/**
  * How many batches are dealt with before other work gets its turn
  */
 const BATCHES_PER_TURN = 8
@@ -50,9 +55,9 @@ export interface SessionEvents {
  */
 export interface PortEvents {
   /**
-   * A datagram outside the schemes
+   * A datagram outside the schemes; and what the engine has answered to it, if it is the proposal of somebody who is welcome
    */
-  onRaw? (host: string, port: number, localHost: string | undefined, datagram: Uint8Array): void
+  onRaw? (host: string, port: number, localHost: string | undefined, datagram: Uint8Array, answer: Uint8Array | undefined): void
 
   /**
    * A stranger behind the shield has proved its address: what it proposed, and its first datagram of the scheme
@@ -76,6 +81,8 @@ export class EnginePort {
   readonly #sessions = new Map<number, SessionEvents>()
   readonly #closed = Promise.withResolvers<void>()
   #lastSession = 0
+  #outbox: Array<{ host: string, port: number, localHost?: string, datagrams: Uint8Array[] }> = []
+  #outboxSize = 0
   #flushScheduled = false
   #flushingSoon = false
 
@@ -107,7 +114,7 @@ export class EnginePort {
       this.#flushScheduled = true
       setImmediate(() => {
         this.#flushScheduled = false
-        this.#native.flush()
+        this.#flush()
       })
     }
 
@@ -115,9 +122,42 @@ export class EnginePort {
   }
 
   /**
-   * Have the engine see to its commands as soon as the JavaScript that runs now has said all: for what somebody else waits for
+   * The same for what the engine need only know before the next thing happens: it is not woken
    */
-  flushSoon (): void {
+  get quietCommands (): NativePort {
+    return this.#native
+  }
+
+  /**
+   * The same for what somebody else waits for: it reaches the engine as soon as the JavaScript that runs now has said all
+   */
+  get urgentCommands (): NativePort {
+    this.#flushSoon()
+
+    return this.#native
+  }
+
+  /**
+   * Send a datagram outside the schemes, as soon as the JavaScript that runs now has said all: those for one remote leave together,
+   * which takes little longer than one
+   */
+  sendRaw (host: string, port: number, localHost: string | undefined, datagram: Uint8Array): void {
+    const last = this.#outbox.at(-1)
+
+    if (last != null && last.host === host && last.port === port && last.localHost === localHost) {
+      last.datagrams.push(datagram)
+    } else if (this.#outbox.push({ host, port, localHost, datagrams: [datagram] }) === 1) {
+      queueMicrotask(() => { this.#sendOutbox() })
+    }
+
+    this.#outboxSize++
+
+    if (this.#outboxSize >= MAX_OUTBOX) {
+      this.#sendOutbox()
+    }
+  }
+
+  #flushSoon (): void {
     if (this.#flushingSoon) {
       return
     }
@@ -125,16 +165,26 @@ export class EnginePort {
     this.#flushingSoon = true
     queueMicrotask(() => {
       this.#flushingSoon = false
-      this.#native.flush()
+      this.#flush()
     })
   }
 
-  /**
-   * Send a datagram outside the schemes, before this returns unless the system has no room for it now
-   */
-  sendRaw (host: string, port: number, localHost: string | undefined, datagram: Uint8Array): void {
-    this.#native.sendRaw(host, port, localHost, datagram)
-    this.flushSoon()
+  #flush (): void {
+    // what was said before
+    this.#sendOutbox()
+    this.#native.flush()
+  }
+
+  #sendOutbox (): void {
+    const outbox = this.#outbox
+    this.#outbox = []
+    this.#outboxSize = 0
+
+    for (const { host, port, localHost, datagrams } of outbox) {
+      if (this.#native.sendRaw(host, port, localHost, datagrams)) {
+        this.#flushSoon()
+      }
+    }
   }
 
   /**
@@ -245,7 +295,7 @@ export class EnginePort {
   #onNotice (session: number, notice: NativeNotice): void {
     switch (notice.type) {
       case 'raw':
-        this.#events.onRaw?.(notice.host, notice.port, notice.localHost ?? undefined, notice.data)
+        this.#events.onRaw?.(notice.host, notice.port, notice.localHost ?? undefined, notice.data, notice.answer)
         break
       case 'validated':
         this.#events.onValidated?.(notice.host, notice.port, notice.localHost ?? undefined, notice.proposal, notice.data)

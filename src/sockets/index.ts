@@ -86,27 +86,42 @@ export interface PacketAcceptor {
    * @param socket
    * @param firstDatagram
    * @param validated - as in `filter`
-   * @param dialled - the remote's older socket, if this node dialled it after the shield had answered the remote: the remote goes by
-   * that answer, and will not take notice of what is proposed on this one
+   * @param dialled - the remote's older socket, if this node dialled it after the endpoint had answered the remote by itself: the remote
+   * goes by that answer, and will not take notice of what is proposed on this one
    */
   onSocket (socket: PacketSocket, firstDatagram: Uint8Array, validated: boolean, dialled?: PacketSocket): void
 }
 
 /**
- * How an endpoint answers strangers' proposals by itself while it holds them off
+ * How an endpoint can answer strangers' proposals by itself
  */
-export interface EndpointShield {
+export interface PreparedAnswers {
   /**
    * What is answered to whom: `offer` is a proposal's part from the number of schemes to the last name (draft, "Proposal"),
-   * `response` the whole datagram that answers it. Other proposals still reach the acceptor, at a small rate.
+   * `response` the whole datagram that answers it
    */
   answers: Array<{ offer: Uint8Array, response: Uint8Array }>
 
   /**
-   * What makes strangers prove their address, see `SecurityScheme.addressValidator`. Opaque.
+   * The scheme of these answers, which makes strangers prove their address: see `SecurityScheme.addressValidator`. Opaque.
    */
   addressValidator: unknown
+}
 
+/**
+ * Whom an endpoint can answer ahead of its acceptor
+ */
+export interface EndpointWelcome extends PreparedAnswers {
+  /**
+   * This node's own, as a multihash: who claims it gets no answer
+   */
+  peerId: Uint8Array
+}
+
+/**
+ * How an endpoint holds strangers off. Proposals with other offers than the prepared ones still reach the acceptor, at a small rate.
+ */
+export interface EndpointShield extends PreparedAnswers {
   /**
    * How many strangers' proposals are remembered; the oldest makes room for the newest
    */
@@ -171,6 +186,14 @@ export interface PacketEndpoint {
    * endpoint without this method passes every stranger on at once.
    */
   shield? (shield: EndpointShield | undefined): void
+
+  /**
+   * Answer strangers' proposals with an initiation packet at once, and begin their handshakes, while the acceptor is asked as always:
+   * what its socket sends first, if it is that answer, and responds with, goes on with what has begun. What it does not take up ends
+   * within a second. While there is a shield, that has precedence. `undefined` leaves it all to the acceptor again. Throws
+   * `InvalidParametersError` if the validator is none of this endpoint's. An endpoint without this method answers nobody by itself.
+   */
+  welcome? (welcome: EndpointWelcome | undefined): void
 
   /**
    * Close the port and every socket on it; resolves when the port is free again. Idempotent.

@@ -4,12 +4,13 @@
 import { isIP, isIPv6, SocketAddress } from 'node:net'
 import { InvalidParametersError } from '@libp2p/interface'
 import { TypedEventEmitter } from 'main-event'
+import { equals } from 'uint8arrays/equals'
 import { checkLimits } from '../check-limits.ts'
 import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
 import { formatPacketAddress } from './index.ts'
-import type { EndpointShield, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
+import type { EndpointShield, EndpointWelcome, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
 import type { NativeLimits, NativePeer, NativeIdentity } from '../engine/native.ts'
 
@@ -52,6 +53,12 @@ export interface UdpInit {
   maxStrangerDatagrams?: number
 
   /**
+   * How many handshakes may be under way that were begun while JavaScript still reads the proposal, see `PacketEndpoint.welcome`. 0 for
+   * none. Default: 16.
+   */
+  maxGuests?: number
+
+  /**
    * How many answers to strangers may wait to be sent. Default: 1,024.
    */
   maxQueuedAnswers?: number
@@ -72,6 +79,7 @@ const DEFAULTS: Required<UdpInit> = {
   maxWaitingDatagrams: 512,
   maxStrangers: 1_024,
   maxStrangerDatagrams: 8,
+  maxGuests: 16,
   maxQueuedAnswers: 1_024,
   maxWaitingBytes: 2 * 1024 * 1024,
   socketBuffer: 4 * 1024 * 1024
@@ -113,7 +121,7 @@ export class UdpEndpoint implements PacketEndpoint {
   constructor (init: UdpEndpointInit) {
     try {
       this.#port = EnginePort.bind(init.host, init.port, init.anyStranger ?? false, nativeLimits(init), {
-        onRaw: (host, port, localHost, datagram) => { this.#onDatagram({ host, port }, localHost, datagram) },
+        onRaw: (host, port, localHost, datagram, answer) => { this.#onDatagram({ host, port }, localHost, datagram, answer) },
         onValidated: (host, port, localHost, proposal, datagram) => { this.#onValidated({ host, port }, localHost, proposal, datagram) },
         onClosed: () => { this.#onClosed() }
       })
@@ -193,6 +201,21 @@ export class UdpEndpoint implements PacketEndpoint {
     }
   }
 
+  welcome (welcome: EndpointWelcome | undefined): void {
+    if (welcome == null) {
+      this.#port.commands.unwelcome()
+      return
+    }
+
+    const { addressValidator, answers, peerId } = welcome
+
+    try {
+      this.#port.commands.welcome(addressValidator as NativeIdentity, answers, peerId, maxDatagramSize(this.localAddress.host))
+    } catch (err: any) {
+      throw new InvalidParametersError(`To welcome strangers ${formatPacketAddress(this.localAddress)} needs the address validator of one of the engine's schemes: ${err.message}`)
+    }
+  }
+
   async close (): Promise<void> {
     this.#closing ??= this.#close()
 
@@ -236,7 +259,7 @@ export class UdpEndpoint implements PacketEndpoint {
     const entry = { address, sockets: [], handedOver: false, shared: false }
     this.#remotes.set(key, entry)
     // Once per remote: it takes the flow away from the sessions of the engine.
-    this.#port.commands.claim(address.host, address.port)
+    this.#port.quietCommands.claim(address.host, address.port)
 
     return entry
   }
@@ -249,7 +272,7 @@ export class UdpEndpoint implements PacketEndpoint {
 
     if (shared !== entry.shared) {
       entry.shared = shared
-      this.#port.commands.share(entry.address.host, entry.address.port, shared)
+      this.#port.quietCommands.share(entry.address.host, entry.address.port, shared)
     }
   }
 
@@ -261,23 +284,23 @@ export class UdpEndpoint implements PacketEndpoint {
     }
   }
 
-  #onDatagram (remote: PacketAddress, localHost: string | undefined, datagram: Uint8Array): void {
+  #onDatagram (remote: PacketAddress, localHost: string | undefined, datagram: Uint8Array, answer?: Uint8Array): void {
     const entry = this.#remotes.get(formatPacketAddress(remote))
+    const dialled = answer == null ? undefined : dialledSocket(entry)
 
-    if (entry != null) {
+    if (entry != null && dialled == null) {
       this.#deliver(entry, datagram, localHost)
     } else if (this.#accepts(datagram, remote, false)) {
       const socket = this.#open(remote, localHost)
       socket.accepted = true
-      this.#acceptor?.onSocket(socket, datagram, false)
+      socket.answer = answer
+      this.#acceptor?.onSocket(socket, datagram, false, dialled)
     }
   }
 
   #onValidated (remote: PacketAddress, localHost: string | undefined, proposal: Uint8Array, datagram: Uint8Array): void {
     const entry = this.#remotes.get(formatPacketAddress(remote))
-
-    // We have dialled since the shield answered: what the remote goes by is its answer, see `PacketAcceptor.onSocket`.
-    const dialled = entry?.sockets.length === 1 ? entry.sockets.find(socket => !socket.accepted && !socket.handedOver) : undefined
+    const dialled = dialledSocket(entry)
 
     // The proof came twice, or the scheme has begun meanwhile.
     if (entry != null && dialled == null) {
@@ -352,6 +375,7 @@ function nativeLimits (init: UdpInit): NativeLimits {
     maxWaitingDatagrams: init.maxWaitingDatagrams ?? DEFAULTS.maxWaitingDatagrams,
     maxStrangers: init.maxStrangers ?? DEFAULTS.maxStrangers,
     maxStrangerDatagrams: init.maxStrangerDatagrams ?? DEFAULTS.maxStrangerDatagrams,
+    maxGuests: init.maxGuests ?? DEFAULTS.maxGuests,
     maxQueuedAnswers: init.maxQueuedAnswers ?? DEFAULTS.maxQueuedAnswers,
     maxWaitingBytes: init.maxWaitingBytes ?? DEFAULTS.maxWaitingBytes,
     socketBuffer: init.socketBuffer ?? DEFAULTS.socketBuffer
@@ -361,6 +385,7 @@ function nativeLimits (init: UdpInit): NativeLimits {
     waiting: limits.maxWaitingDatagrams,
     strangers: limits.maxStrangers,
     strangerDatagrams: limits.maxStrangerDatagrams,
+    guests: limits.maxGuests,
     responses: limits.maxQueuedAnswers,
     waitingBytes: limits.maxWaitingBytes,
     socketBuffer: limits.socketBuffer
@@ -403,6 +428,11 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
    */
   accepted = false
 
+  /**
+   * What the engine has answered to the remote's proposal: it need not be sent once more
+   */
+  answer?: Uint8Array
+
   readonly #port: EnginePort
   readonly #owner: UdpSocketOwner
   #handedOver = false
@@ -416,7 +446,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
     this.#owner = owner
     this.localAddress = localAddress
     this.remoteAddress = remoteAddress
-    this.maxDatagramSize = isIPv6(remoteAddress.host) ? MAX_DATAGRAM_SIZE_IPV6 : MAX_DATAGRAM_SIZE_IPV4
+    this.maxDatagramSize = maxDatagramSize(remoteAddress.host)
     this.nativeFlow = {
       port,
       peer: () => this.#peer(),
@@ -446,6 +476,13 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   }
 
   send (datagram: Uint8Array): void {
+    const { answer } = this
+    this.answer = undefined
+
+    if (answer != null && equals(answer, datagram)) {
+      return
+    }
+
     if (this.#status === 'open') {
       this.#port.sendRaw(this.remoteAddress.host, this.remoteAddress.port, this.localHost, datagram)
     }
@@ -475,6 +512,18 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
       maxProbeSize: this.maxProbeSize
     }
   }
+}
+
+/**
+ * The only socket of a remote, if we have dialled since the engine answered the remote: what it goes by is that answer, see
+ * `PacketAcceptor.onSocket`
+ */
+function dialledSocket (entry: Remote | undefined): UdpSocket | undefined {
+  return entry?.sockets.length === 1 ? entry.sockets.find(socket => !socket.accepted && !socket.handedOver) : undefined
+}
+
+function maxDatagramSize (host: string): number {
+  return isIPv6(host) ? MAX_DATAGRAM_SIZE_IPV6 : MAX_DATAGRAM_SIZE_IPV4
 }
 
 function canonical ({ host, port }: PacketAddress): PacketAddress {

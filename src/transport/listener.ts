@@ -217,6 +217,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     }
 
     endpoint.accept(undefined)
+    endpoint.welcome?.(undefined)
     this.#init.ports.withdraw(endpoint)
     await this.#init.links.close(link => this.owns(link.socket), {
       signal: options.signal ?? AbortSignal.timeout(CLOSE_TIMEOUT)
@@ -233,7 +234,8 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.#listenAddr = withPort(ma, endpoint.localAddress.port)
     this.#addr = formatPacketAddress(endpoint.localAddress)
 
-    this.#canShield = this.#prepareShield() != null
+    const prepared = this.#init.psecUpgrader.prepareAnswers()
+    this.#canShield = prepared != null && endpoint.shield != null
     this.#pending = newPendingInbound(this.#init.limits, this.#canShield)
     this.#updateShield()
 
@@ -244,6 +246,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
       }
     })
 
+    endpoint.welcome?.(prepared)
     this.#init.metrics.listenerStatus?.update({ [this.#addr]: 1 })
     this.#log('listening on %s', this.#addr)
     this.safeDispatchEvent('listening')

@@ -8,11 +8,10 @@ import { registerMetrics } from './metrics.ts'
 import { prepareAnswers } from './prepare-answers.ts'
 import { Upgrade } from './upgrade.ts'
 import type { InboundUpgradeOptions, PsecUpgraderComponents, PsecUpgraderInit, SecuredSocket, UpgradeOptions } from './index.ts'
-import type { PreparedAnswers } from './prepare-answers.ts'
 import type { UpgradeContext } from './upgrade.ts'
 import type { Clock } from '../clock.ts'
 import type { SecurityScheme } from '../schemes/index.ts'
-import type { PacketSocket } from '../sockets/index.ts'
+import type { EndpointWelcome, PacketSocket } from '../sockets/index.ts'
 import type { Propose } from '../wire/index.ts'
 
 const DEFAULT_NEGOTIATION_TIMEOUT = 5_000
@@ -107,10 +106,10 @@ export class PsecUpgrader {
   }
 
   /**
-   * How an endpoint can answer strangers' proposals without asking, for `PacketEndpoint.shield`: with what this upgrader would
+   * How an endpoint can answer strangers' proposals without asking, for `PacketEndpoint.shield` and `welcome`: with what this upgrader would
    * answer now, as far as its schemes have means to make strangers prove their address. Undefined if none has.
    */
-  prepareAnswers (): PreparedAnswers | undefined {
+  prepareAnswers (): EndpointWelcome | undefined {
     return prepareAnswers(this.#context)
   }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 mod path;
+mod reception;
 mod shield;
 
 use super::*;

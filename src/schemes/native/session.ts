@@ -128,7 +128,7 @@ export class NativeSession implements SecureSession, SessionEvents {
    */
   initiate (identity: NativeIdentity, maxInitiationPacketSize: number): Uint8Array[] {
     try {
-      return this.#port.commands.initiate(this.#id, identity, this.#flow.peer(), Math.max(0, maxInitiationPacketSize))
+      return this.#port.quietCommands.initiate(this.#id, identity, this.#flow.peer(), Math.max(0, maxInitiationPacketSize))
     } catch (err: any) {
       this.#status = 'closed'
       this.#letGo()
@@ -138,16 +138,14 @@ export class NativeSession implements SecureSession, SessionEvents {
 
   async proceed (options: ProceedOptions): Promise<SecureSession> {
     this.#handOver()
-    this.#port.commands.proceed(this.#id, options.sendFirstFlight, options.earlyDatagrams)
-    this.#port.flushSoon()
+    this.#port.urgentCommands.proceed(this.#id, options.sendFirstFlight, options.earlyDatagrams)
 
     return this.#handshake(options)
   }
 
   async respond (identity: NativeIdentity, options: RespondOptions): Promise<SecureSession> {
     this.#handOver()
-    this.#port.commands.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams, options.validateAddress === true)
-    this.#port.flushSoon()
+    this.#port.urgentCommands.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams, options.validateAddress === true)
 
     return this.#handshake(options)
   }

@@ -3,12 +3,12 @@
 use super::*;
 use crate::shield::{Answer, Policy};
 
-const OFFER: &[u8] = b"\x01\x02/q";
-const ACCEPT: &[u8] = b"\x01\x02/q";
+pub const OFFER: &[u8] = b"\x01\x02/q";
+pub const ACCEPT: &[u8] = b"\x01\x02/q";
 const LIFETIME: Duration = Duration::from_secs(15);
 const BARE: &[u8] = b"\x00\x01\x07\x01\x02/q";
 
-fn shield_b(net: &mut Net) {
+pub fn shield_b(net: &mut Net) {
     shield_b_for(net, LIFETIME);
 }
 
@@ -36,21 +36,30 @@ fn unshield_b(net: &mut Net) {
 
 /// A proposes, its first flight travelling as it does: the first datagram in the proposal, the rest on its heels.
 fn propose(net: &mut Net) {
+    propose_as(net, BARE);
+}
+
+/// A proposes with that beginning of a proposal.
+pub fn propose_as(net: &mut Net, bare: &[u8]) {
     let claim = Command::Claim { remote: B.into() };
     net.a.core.handle_command(net.now, claim);
     net.initiate(1400);
     let [packet, rest @ ..] = &net.first_flight[..] else {
         panic!("there is no first flight");
     };
-    let length = u16::try_from(packet.len()).unwrap();
-    let varint = [length as u8 | 0x80, (length >> 7) as u8];
     let remote: SocketAddr = A.into();
-    net.b
-        .hear(net.now, remote, &[BARE, &varint, packet].concat());
+    net.b.hear(net.now, remote, &proposal(bare, packet));
     for datagram in rest {
         net.b.hear(net.now, remote, datagram);
     }
     net.b.collect();
+}
+
+/// A proposal with this initiation packet.
+pub fn proposal(bare: &[u8], packet: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(packet.len()).unwrap();
+    let varint = [length as u8 | 0x80, (length >> 7) as u8];
+    [bare, &varint, packet].concat()
 }
 
 fn validated(end: &End) -> Vec<(&[u8], &[u8])> {

@@ -1,0 +1,442 @@
+//! Strangers that are welcome.
+
+use super::shield::{ACCEPT, OFFER, proposal, propose_as, shield_b};
+use super::*;
+use crate::reception::Welcome;
+use crate::shield::Answer;
+
+const MAX_UDP_PAYLOAD: u16 = 1452;
+
+/// A proposal of an Ed25519 key with that offer, as far as its initiation packet.
+fn bare(key: u8, offer: &[u8]) -> Vec<u8> {
+    let id = peer_id(key);
+    [&[0, id.len() as u8], &id[..], offer].concat()
+}
+
+fn peer_id(key: u8) -> Vec<u8> {
+    [&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20], &[key; 32][..]].concat()
+}
+
+fn quic_identity(net: &Net) -> Arc<QuicIdentity> {
+    let Identity::Quic(identity) = net.b.identity.clone() else {
+        panic!("only QUIC welcomes anybody");
+    };
+    identity
+}
+
+fn tell_b(net: &mut Net, command: Command) {
+    net.b.core.handle_command(net.now, command);
+}
+
+fn welcome(net: &mut Net, offer: &[u8]) {
+    let welcome = Welcome {
+        identity: quic_identity(net),
+        answers: vec![Answer {
+            offer: offer.into(),
+            response: ACCEPT.to_vec(),
+        }],
+        peer_id: peer_id(9),
+        max_udp_payload: MAX_UDP_PAYLOAD,
+    };
+    tell_b(net, Command::Welcome(Some(welcome)));
+}
+
+/// B welcomes strangers.
+fn hospitable() -> Net {
+    let mut net = Net::new();
+    welcome(&mut net, OFFER);
+    net
+}
+
+/// A has proposed, and its session has begun.
+fn begun() -> Net {
+    let mut net = hospitable();
+    propose_as(&mut net, &bare(1, OFFER));
+    assert!(net.b.core.begin_session(net.now));
+    assert_eq!(net.b.core.welcomed(), (1, 0));
+    net
+}
+
+fn answers(net: &Net) -> Vec<&[u8]> {
+    net.b
+        .notices()
+        .filter_map(|notice| match notice {
+            Notice::Raw { answer, .. } => answer.as_deref(),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What JavaScript at B does with a proposal.
+fn respond(net: &mut Net) {
+    tell_b(net, Command::Claim { remote: A.into() });
+    let packet = net.first_flight[0].clone();
+    net.respond(vec![packet]);
+}
+
+fn assert_nothing_is_left(net: &mut Net) {
+    tell_b(net, Command::Release { remote: A.into() });
+    net.b.close(net.now, 9, 0, false);
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.b.core.reception.len(), 0);
+    assert!(net.b.core.sessions.is_empty() && net.b.core.flows.is_empty());
+    assert!(net.b.core.by_handle.is_empty() && net.b.core.timeout_of.is_empty());
+    assert_eq!(net.b.core.endpoint.open_connections(), 0);
+    assert_eq!(net.b.core.poll_timeout(), None);
+}
+
+#[test]
+fn a_stranger_has_its_answer_and_its_handshake_before_javascript_says_a_word() {
+    let mut net = begun();
+    net.proceed(false);
+    net.deliver_all();
+    assert_eq!(net.a.raw(), [ACCEPT]);
+    assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
+    assert_eq!(net.b.notices().count(), 1);
+    assert_eq!(answers(&net), [ACCEPT]);
+}
+
+#[test]
+fn the_answer_leaves_before_the_handshake_begins() {
+    let mut net = hospitable();
+    propose_as(&mut net, &bare(1, OFFER));
+    assert_eq!(said_by(&mut net.b, net.now), [ACCEPT]);
+}
+
+#[test]
+fn javascript_that_responds_goes_on_with_what_has_begun() {
+    let mut net = begun();
+    net.proceed(false);
+    net.deliver_all();
+    let before = net.sent.len();
+    respond(&mut net);
+    net.deliver_all();
+    assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+    // Not the handshake once more.
+    assert!(net.sent.len() - before < 3);
+    let [stream] = open_streams(&mut net)[..] else {
+        panic!("not exactly one stream came");
+    };
+    assert_eq!(net.b.stream_bytes(stream), b"hello");
+    assert_eq!(net.b.core.welcomed(), (1, 0));
+    assert_nothing_is_left(&mut net);
+}
+
+/// A opens a stream and says hello; returns B's streams.
+fn open_streams(net: &mut Net) -> Vec<u64> {
+    let open = Command::OpenStream {
+        session: 1,
+        token: 5,
+    };
+    net.a.core.handle_command(net.now, open);
+    net.run(Duration::from_millis(100));
+    let stream = net.a.records(Kind::StreamReady)[0][0];
+    let write = Command::Write {
+        session: 1,
+        stream,
+        data: Bytes::from_static(b"hello"),
+    };
+    net.a.core.handle_command(net.now, write);
+    net.run(Duration::from_millis(100));
+    let opened = net.b.records(Kind::StreamOpened);
+    opened.into_iter().map(|[id, ..]| id).collect()
+}
+
+#[test]
+fn what_a_guest_does_before_javascript_responds_is_told_afterwards() {
+    let mut net = begun();
+    net.proceed(false);
+    net.deliver_all();
+    assert!(open_streams(&mut net).is_empty());
+    respond(&mut net);
+    net.run(Duration::from_millis(100));
+    assert!(net.b.secured_peer().is_some());
+    let stream = net.b.records(Kind::StreamOpened)[0][0];
+    assert_eq!(net.b.stream_bytes(stream), b"hello");
+}
+
+#[test]
+fn what_follows_the_proposal_is_the_sessions_before_and_after_javascripts_claim() {
+    for is_claimed in [false, true] {
+        let mut net = hospitable();
+        let claim = Command::Claim { remote: B.into() };
+        net.a.core.handle_command(net.now, claim);
+        net.initiate(1400);
+        let [packet, rest @ ..] = &net.first_flight.clone()[..] else {
+            panic!("there is no first flight");
+        };
+        assert!(!rest.is_empty());
+        let proposal = proposal(&bare(1, OFFER), packet);
+        net.b.hear(net.now, A.into(), &proposal);
+        net.b.core.begin_session(net.now);
+        if is_claimed {
+            tell_b(&mut net, Command::Claim { remote: A.into() });
+        }
+        for datagram in rest {
+            net.b.hear(net.now, A.into(), datagram);
+        }
+        net.b.collect();
+        assert_eq!(net.b.raw().len(), 1);
+        net.respond(vec![packet.clone()]);
+        net.proceed(false);
+        net.deliver_all();
+        assert!(net.b.secured_peer().is_some());
+    }
+}
+
+#[test]
+fn javascript_may_respond_before_the_session_has_begun() {
+    let mut net = hospitable();
+    propose_as(&mut net, &bare(1, OFFER));
+    respond(&mut net);
+    assert!(!net.b.core.begin_session(net.now));
+    net.proceed(false);
+    net.deliver_all();
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+    assert_nothing_is_left(&mut net);
+}
+
+#[test]
+fn a_guest_that_javascript_says_nothing_of_is_told_within_a_second() {
+    let mut net = begun();
+    net.proceed(false);
+    net.run(Duration::from_millis(1001));
+    assert_eq!(net.a.closed(), Some(CloseCause::RemoteError));
+    assert_eq!(net.b.core.welcomed(), (1, 1));
+    assert!(net.b.secured_peer().is_none() && net.b.closed().is_none());
+    assert_nothing_is_left(&mut net);
+}
+
+#[test]
+fn a_guest_whose_packet_javascript_does_not_give_is_turned_away() {
+    for early in [Vec::new(), vec![vec![0xc0; 1200]]] {
+        let mut net = begun();
+        net.respond(early);
+        assert_eq!(net.b.core.welcomed(), (1, 1));
+        assert!(!net.b.core.sessions.contains_key(&9));
+        assert_nothing_is_left(&mut net);
+    }
+}
+
+#[test]
+fn a_guest_that_comes_to_another_identity_or_scheme_is_turned_away() {
+    let other = End::new(Scheme::Quic, B).identity;
+    let dtls = End::new(Scheme::Dtls, B).identity;
+    for identity in [other, dtls] {
+        let mut net = begun();
+        net.b.identity = identity;
+        respond(&mut net);
+        assert_eq!(net.b.core.welcomed(), (1, 1));
+        assert_nothing_is_left(&mut net);
+    }
+}
+
+#[test]
+fn a_guest_whose_session_has_ended_is_nobodys_any_more() {
+    let mut net = begun();
+    net.proceed(false);
+    net.deliver_all();
+    net.a.close(net.now, 1, 0, false);
+    net.run(Duration::from_millis(900));
+    assert!(net.b.core.sessions.is_empty());
+    respond(&mut net);
+    net.deliver_all();
+    assert_eq!(net.b.closed(), Some(CloseCause::Failed));
+    assert_nothing_is_left(&mut net);
+}
+
+#[test]
+fn a_port_that_closes_tells_its_guests() {
+    let mut net = begun();
+    net.proceed(false);
+    net.deliver_all();
+    tell_b(&mut net, Command::Shutdown);
+    net.deliver_all();
+    assert!(net.a.closed().is_some());
+    assert_eq!(net.b.core.reception.len(), 0);
+    assert!(net.b.core.is_closed());
+}
+
+#[test]
+fn a_stranger_that_proposes_again_is_javascripts() {
+    let mut net = begun();
+    let packet = net.first_flight[0].clone();
+    for _ in 0..3 {
+        let again = proposal(&bare(1, OFFER), &packet);
+        net.b.hear(net.now, A.into(), &again);
+        net.b.core.begin_session(net.now);
+    }
+    // Afresh, with another packet.
+    net.a = End::new(Scheme::Quic, A);
+    propose_as(&mut net, &bare(1, OFFER));
+    net.b.core.begin_session(net.now);
+    assert_eq!(answers(&net).len(), 1);
+    assert_eq!(net.b.core.welcomed(), (1, 0));
+    assert_eq!(net.b.core.endpoint.open_connections(), 1);
+}
+
+#[test]
+fn there_are_so_many_guests_at_a_time() {
+    let mut net = hospitable();
+    let mut other = Net::new();
+    for number in 0..40u8 {
+        other.a = End::new(Scheme::Quic, A);
+        other.initiate(1400);
+        let remote = SocketAddr::from(([10, 1, 1, number], 9));
+        let proposal = proposal(&bare(1, OFFER), &other.first_flight[0]);
+        net.b.hear(net.now, remote, &proposal);
+        for _ in 0..20 {
+            net.b.hear(net.now, remote, &[0xc0; 1200]);
+        }
+        net.b.core.begin_session(net.now);
+    }
+    assert_eq!(net.b.core.welcomed(), (MAX_GUESTS as u64, 0));
+    assert_eq!(net.b.core.endpoint.open_connections(), MAX_GUESTS);
+    net.run(Duration::from_secs(2));
+    assert_eq!(net.b.core.welcomed().1, MAX_GUESTS as u64);
+    assert_nothing_is_left(&mut net);
+}
+
+#[test]
+fn who_is_answered_by_javascript_alone() {
+    let cases: [(&str, Vec<u8>, &[u8]); 6] = [
+        ("who claims our id", bare(9, OFFER), OFFER),
+        ("who offers something else", bare(1, b"\x01\x02/x"), OFFER),
+        (
+            "whose packet is not of the scheme that it comes to",
+            bare(1, b"\x02\x02/d\x02/q"),
+            b"\x02\x02/d\x02/q",
+        ),
+        ("whose id is none", [b"\x00\x01\x07", OFFER].concat(), OFFER),
+        (
+            "whose id may be none: a secp256k1 key",
+            [
+                &[0, 39, 0x00, 0x25, 0x08, 0x02, 0x12, 0x21, 0x02],
+                &[1; 32][..],
+                OFFER,
+            ]
+            .concat(),
+            OFFER,
+        ),
+        (
+            "whose id is of no known kind",
+            [&[0, 38, 0x00, 0x24, 0x08, 0x07], &[1; 34][..], OFFER].concat(),
+            OFFER,
+        ),
+    ];
+    for (who, bare, offer) in cases {
+        let mut net = Net::new();
+        welcome(&mut net, offer);
+        propose_as(&mut net, &bare);
+        assert!(answers(&net).is_empty(), "{who}");
+        assert_eq!(net.b.core.reception.len(), 0, "{who}");
+        assert_eq!(net.b.raw().len(), net.first_flight.len(), "{who}");
+        assert!(said_by(&mut net.b, net.now).is_empty(), "{who}");
+    }
+}
+
+#[test]
+fn a_hashed_id_is_as_welcome_as_a_key() {
+    let mut net = hospitable();
+    let bare = [&[0, 34, 0x12, 0x20], &[1; 32][..], OFFER].concat();
+    propose_as(&mut net, &bare);
+    assert_eq!(answers(&net), [ACCEPT]);
+}
+
+#[test]
+fn nobody_is_answered_without_an_initiation_packet() {
+    let mut net = hospitable();
+    net.b.hear(net.now, A.into(), &bare(1, OFFER));
+    let short = proposal(&bare(1, OFFER), &[0x40; 1200]);
+    net.b.hear(net.now, A.into(), &short);
+    net.b.collect();
+    assert_eq!(net.b.raw().len(), 2);
+    assert!(answers(&net).is_empty());
+}
+
+#[test]
+fn nobody_is_welcome_behind_the_shield_or_when_javascript_has_no_room_or_has_withdrawn_it() {
+    let prevent: [fn(&mut Net); 3] = [
+        |net| shield_b(net),
+        |net| net.b.core.set_waiting(0, MAX_WAITING_RAW),
+        |net| tell_b(net, Command::Welcome(None)),
+    ];
+    for prevent in prevent {
+        let mut net = hospitable();
+        prevent(&mut net);
+        propose_as(&mut net, &bare(1, OFFER));
+        assert_eq!(net.b.core.reception.len(), 0);
+        assert_eq!(net.b.core.welcomed(), (0, 0));
+    }
+}
+
+/// The end of B's session if the initiation packet was changed like this.
+fn failure(mut net: Net, change: fn(&mut Vec<u8>)) -> Vec<String> {
+    let claim = Command::Claim { remote: B.into() };
+    net.a.core.handle_command(net.now, claim);
+    net.initiate(1400);
+    change(&mut net.first_flight[0]);
+    let proposal = proposal(&bare(1, OFFER), &net.first_flight[0]);
+    net.b.hear(net.now, A.into(), &proposal);
+    net.b.core.begin_session(net.now);
+    net.run(Duration::from_millis(10));
+    respond(&mut net);
+    net.run(Duration::from_millis(10));
+    let ends = net.b.notices().filter_map(|notice| match notice {
+        Notice::Closed { cause, message } => Some(format!("{cause:?} {message}")),
+        _ => None,
+    });
+    let ends = ends.collect();
+    assert_nothing_is_left(&mut net);
+    ends
+}
+
+#[test]
+fn what_fails_fails_as_if_it_had_begun_with_javascripts_word() {
+    let changes: [fn(&mut Vec<u8>); 4] = [
+        |packet| packet[600] ^= 1,
+        |packet| packet[3] ^= 1,
+        |packet| packet[5] = 255,
+        |packet| packet.truncate(1100),
+    ];
+    for change in changes {
+        assert_eq!(failure(hospitable(), change), failure(Net::new(), change));
+    }
+}
+
+#[test]
+fn what_somebody_else_repeats_of_a_proposal_spoils_nothing() {
+    let mut net = begun();
+    let other = SocketAddr::from(([10, 0, 0, 3], 4001));
+    let repeated = proposal(&bare(1, OFFER), &net.first_flight[0]);
+    net.b.hear(net.now, other, &repeated);
+    net.b.core.begin_session(net.now);
+    respond(&mut net);
+    net.proceed(false);
+    net.deliver_all();
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+    net.run(Duration::from_secs(2));
+    assert_nothing_is_left(&mut net);
+}
+
+/// What B sends to somebody who never answers.
+fn sent_in_vain(mut net: Net) -> usize {
+    net.lose = |_| true;
+    propose_as(&mut net, &bare(1, OFFER));
+    net.b.core.begin_session(net.now);
+    tell_b(&mut net, Command::Claim { remote: A.into() });
+    let rest = net.b.raw().into_iter().skip(1).map(<[u8]>::to_vec);
+    let early = [net.first_flight[0].clone()].into_iter().chain(rest);
+    let early = early.collect();
+    net.respond(early);
+    net.run(Duration::from_secs(25));
+    net.sent.iter().map(|(_, datagram)| datagram.len()).sum()
+}
+
+#[test]
+fn who_never_answers_is_sent_no_more_than_if_javascript_had_answered() {
+    let usual = sent_in_vain(Net::new()) + ACCEPT.len();
+    let ahead = sent_in_vain(hospitable());
+    // Certificates differ by some bytes.
+    assert!(ahead.abs_diff(usual) < 100, "{ahead} instead of {usual}");
+}
