@@ -477,10 +477,11 @@ impl Core {
         let Some((session, datagrams)) = self.reception.take_arriving() else {
             return false;
         };
-        for (origin, datagram) in datagrams {
+        for (index, (origin, datagram)) in datagrams.into_iter().enumerate() {
             let is_taken = self.receive_first_packet(now, session, origin, datagram.clone())
                 || self.route_to_session(now, origin, datagram.clone());
-            if !is_taken && self.is_on_the_heels(&origin.remote) {
+            // JavaScript has the first with the proposal.
+            if !is_taken && index > 0 && self.is_on_the_heels(&origin.remote) {
                 self.surface(origin, &datagram);
             }
         }

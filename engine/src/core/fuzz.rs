@@ -14,6 +14,7 @@ use super::*;
 use crate::dtls::DtlsSettings;
 use crate::events::{Kind, RECORD};
 use crate::identity::{QuicIdentity, QuicSettings};
+use crate::reception::Welcome;
 use crate::shield::{Answer, Policy};
 
 /// Where the honest ends are, then strangers.
@@ -25,7 +26,8 @@ const ADDRESSES: [([u8; 4], u16); 4] = [
 ];
 
 /// A proposal without initiation packet, and what answers it while the shield is up.
-const PROPOSAL: &[u8] = b"\x00\x01\x07\x01\x02/q";
+const PROPOSAL: &[u8] =
+    b"\x00\x26\x00\x24\x08\x01\x12\x20an Ed25519 key, for all it knows\x01\x02/q";
 const OFFER: &[u8] = b"\x01\x02/q";
 const ACCEPT: &[u8] = b"\x01\x02/q";
 
@@ -192,6 +194,13 @@ enum Op {
     Shield {
         up: bool,
     },
+    Welcome {
+        on: bool,
+    },
+    /// The other end's proposal, with its first flight, and this one's answer.
+    Arrive {
+        is_dtls: bool,
+    },
     Propose {
         from: u8,
         seen: Option<u8>,
@@ -250,9 +259,18 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (any::<u8>(), 0..4u8, any::<u16>(), any::<u8>()).prop_map(|(seen, from, at, value)| Op::Mutate { seen, from, at, value }),
         2 => (any::<u8>(), 0..4u8, any::<u16>()).prop_map(|(seen, from, length)| Op::Truncate { seen, from, length }),
         1 => any::<bool>().prop_map(|up| Op::Shield { up }),
+        2 => (0..8u8).prop_map(|it| Op::Welcome { on: it > 0 }),
+        3 => any::<bool>().prop_map(|is_dtls| Op::Arrive { is_dtls }),
         3 => (0..4u8, any::<Option<u8>>()).prop_map(|(from, seen)| Op::Propose { from, seen }),
         3 => (0..4u8, garbage).prop_map(|(from, data)| Op::Forge { from, data }),
     ]
+}
+
+/// A proposal with this initiation packet.
+fn propose(packet: &[u8]) -> Vec<u8> {
+    let length = packet.len();
+    let varint = [length as u8 | 0x80, (length >> 7) as u8];
+    [PROPOSAL, &varint, packet].concat()
 }
 
 fn address(index: u8) -> SocketAddr {
@@ -269,6 +287,8 @@ struct End {
     /// From where a session's packets came, real ones perhaps: QUIC then sends there to see whether its remote has moved (RFC
     /// 9000, section 9), quinn more than it should (`docs/fuzzing.md`).
     moved: HashSet<SocketAddr>,
+    /// Who was welcome: their sessions may begin without JavaScript.
+    guests: HashSet<SocketAddr>,
     /// Bytes that came from, and went to, everybody.
     bytes: HashMap<SocketAddr, (usize, usize)>,
     heard: HashSet<(SocketAddr, Vec<u8>)>,
@@ -285,6 +305,7 @@ impl End {
             responders: HashSet::new(),
             wanted: HashSet::new(),
             moved: HashSet::new(),
+            guests: HashSet::new(),
             bytes: HashMap::new(),
             heard: HashSet::new(),
             ended: HashSet::new(),
@@ -332,7 +353,11 @@ impl End {
             local: None,
             ecn: None,
         };
+        let (welcomed, _) = self.core.welcomed();
         self.core.handle_datagram(now, origin, BytesMut::from(data));
+        if self.core.welcomed().0 > welcomed {
+            self.guests.insert(remote);
+        }
     }
 
     /// JavaScript hears of what has happened: only of what can have.
@@ -384,16 +409,19 @@ impl End {
             }
             assert!(sent.len() < 10_000, "sending never ends");
         }
+        self.core.begin_session(now);
         sent
     }
 
     fn count_sent(&mut self, destination: SocketAddr, datagram: &[u8]) {
         let (received, sent) = self.bytes.entry(destination).or_default();
         *sent += datagram.len();
+        // quinn sends a whole datagram for the last byte that it may send.
+        let overdraft = usize::from(self.guests.contains(&destination)) * 1452;
         assert!(
             self.wanted.contains(&destination)
                 || self.moved.contains(&destination)
-                || *sent <= MAX_AMPLIFICATION * *received,
+                || *sent <= MAX_AMPLIFICATION * *received + overdraft,
             "{sent} bytes to a stranger that sent {received}"
         );
     }
@@ -402,6 +430,8 @@ impl End {
         let core = &self.core;
         assert!(core.strangers.len() <= MAX_STRANGERS);
         assert!(core.shielded_proposals() <= MAX_SHIELDED);
+        let (welcomed, turned_away) = core.welcomed();
+        assert!(turned_away <= welcomed && core.reception.len() <= ADDRESSES.len());
         assert!(core.events.raw() <= MAX_WAITING_RAW);
         assert!(core.responses.is_empty() && core.ready.is_empty() && core.is_ready.is_empty());
         let quic = core
@@ -424,8 +454,9 @@ impl End {
             expecting += flow.expecting.len();
         }
         assert_eq!(sessions, core.sessions.len());
-        assert!(core.sessions.len() + expecting <= self.created.len());
-        assert!(core.flows.keys().all(|remote| self.wanted.contains(remote)));
+        assert!(core.sessions.len() + expecting <= self.created.len() + welcomed as usize);
+        let is_known = |remote| self.wanted.contains(remote) || self.guests.contains(remote);
+        assert!(core.flows.keys().all(is_known));
     }
 }
 
@@ -474,18 +505,18 @@ impl World {
             }),
             Op::Forge { from, data } => self.hear(at, address(from), &data),
             Op::Shield { up } => self.shield(at, up),
+            Op::Welcome { on } => self.welcome(at, on),
+            Op::Arrive { is_dtls } => self.arrive(at, is_dtls),
             Op::Propose { from, seen: None } => self.hear(at, address(from), PROPOSAL),
             Op::Propose {
                 from,
                 seen: Some(seen),
-            } => self.attack(at, seen, from, |packet| {
-                let length = packet.len();
-                let varint = [length as u8 | 0x80, (length >> 7) as u8];
-                *packet = [PROPOSAL, &varint, packet].concat();
-            }),
+            } => self.attack(at, seen, from, |packet| *packet = propose(packet)),
             Op::Collect => self.ends[at].collect(),
             Op::Waiting { bytes, raw } => self.ends[at].core.set_waiting(bytes, raw),
-            Op::Initiate { is_dtls, max_first } => self.initiate(at, is_dtls, max_first),
+            Op::Initiate { is_dtls, max_first } => {
+                self.initiate(at, is_dtls, max_first);
+            }
             Op::Connect { is_dtls } => self.connect(at, is_dtls),
             op => self.command(at, op),
         }
@@ -509,6 +540,38 @@ impl World {
         end.core.handle_command(self.now, command);
     }
 
+    fn welcome(&mut self, at: usize, on: bool) {
+        let welcome = on.then(|| Welcome {
+            identity: IDENTITIES[at].quic.clone(),
+            answers: vec![Answer {
+                offer: OFFER.into(),
+                response: ACCEPT.to_vec(),
+            }],
+            peer_id: Vec::new(),
+            max_udp_payload: 1452,
+        });
+        let end = &mut self.ends[at];
+        if !end.is_down {
+            end.core.handle_command(self.now, Command::Welcome(welcome));
+        }
+    }
+
+    fn arrive(&mut self, at: usize, is_dtls: bool) {
+        let from = address(1 - at as u8);
+        let first_flight = self.initiate(1 - at, is_dtls, 1400);
+        self.advance(1 - at);
+        let [packet, rest @ ..] = &first_flight[..] else {
+            return;
+        };
+        self.hear(at, from, &propose(packet));
+        for datagram in rest {
+            self.hear(at, from, datagram);
+        }
+        self.remember(packet.clone());
+        let early = true;
+        self.command(at, Op::Respond { is_dtls, early });
+    }
+
     fn connect(&mut self, at: usize, is_dtls: bool) {
         let early = false;
         self.command(1 - at, Op::Respond { is_dtls, early });
@@ -526,19 +589,21 @@ impl World {
         self.settle();
     }
 
-    fn initiate(&mut self, at: usize, is_dtls: bool, max_first: usize) {
+    fn initiate(&mut self, at: usize, is_dtls: bool, max_first: usize) -> Vec<Vec<u8>> {
         let now = self.now;
         let end = &mut self.ends[at];
         if end.is_down {
-            return;
+            return Vec::new();
         }
         let (id, identity, peer) = (end.next_session(), end.identity(is_dtls), end.peer());
         end.wanted.insert(peer.remote);
         let first_flight = end.core.initiate(now, id, identity, peer, max_first);
-        for datagram in first_flight.unwrap() {
+        let first_flight = first_flight.unwrap();
+        for datagram in &first_flight {
             assert!(datagram.len() <= 1452);
-            self.remember(datagram);
+            self.remember(datagram.clone());
         }
+        first_flight
     }
 
     fn command(&mut self, at: usize, op: Op) {
@@ -751,6 +816,7 @@ impl World {
         for at in 0..2 {
             self.ends[at].core.set_waiting(0, 0);
             self.shield(at, false);
+            self.welcome(at, false);
             self.ends[at].collect();
             for session in self.ends[at].created.clone() {
                 let command = Command::Close {
@@ -779,9 +845,11 @@ impl World {
                 "sessions {left:?} of {} are left",
                 end.created.len()
             );
+            assert_eq!(core.endpoint.open_connections(), 0);
             assert!(core.by_handle.is_empty() && core.flows.is_empty());
             assert!(core.timeouts.is_empty() && core.timeout_of.is_empty());
             assert!(core.events.is_empty() && core.shielded_proposals() == 0);
+            assert_eq!(core.reception.len(), 0);
             assert_eq!(end.ended.len(), end.created.len(), "every session ends");
         }
     }
