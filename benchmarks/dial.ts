@@ -1,8 +1,8 @@
 /**
  * How long a dial takes: from `node.dial()` to the libp2p connection, over loopback. Median of many, one contender
- * after the other in each round.
+ * after the other in each round, in another order each time: what one leaves to be done should not always fall on the same.
  */
-import { median } from './statistics.ts'
+import { median, shuffled } from './statistics.ts'
 import { printTable } from './table.ts'
 import { withPairs } from './worker-process.ts'
 import type { Contender } from './contenders.ts'
@@ -24,7 +24,7 @@ await withPairs(CONTENDERS, async (pairs) => {
   const times = new Map<Contender, number[]>(CONTENDERS.map(contender => [contender, []]))
 
   for (let round = -WARM_UP; round < ROUNDS; round++) {
-    for (const { contender, dialler, address } of pairs) {
+    for (const { contender, dialler, address } of shuffled(pairs)) {
       const ms = await dialler.call('dial', { address })
       await dialler.call('hangUp')
 

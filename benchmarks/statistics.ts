@@ -16,3 +16,13 @@ export function quantile (values: number[], share: number): number {
 
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? NaN
 }
+
+/**
+ * The same in random order
+ */
+export function shuffled<T> (values: T[]): T[] {
+  return values
+    .map(value => ({ value, rank: Math.random() }))
+    .sort((a, b) => a.rank - b.rank)
+    .map(({ value }) => value)
+}

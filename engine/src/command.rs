@@ -39,6 +39,10 @@ pub enum Command {
     /// Answer strangers' proposals like this, and begin their handshakes, at the same time as JavaScript is told; `None` to leave that
     /// to JavaScript again.
     Welcome(Option<Welcome>),
+    /// JavaScript has no use for a welcome guest.
+    Dismiss {
+        remote: SocketAddr,
+    },
     /// The scheme was agreed on: take the flow over.
     Proceed {
         session: u32,

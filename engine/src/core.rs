@@ -311,6 +311,11 @@ impl Core {
                 }
                 self.reception.set(welcome);
             }
+            Command::Dismiss { remote } => {
+                if let Some(guest) = self.reception.take(&remote) {
+                    self.turn_away(now, guest.session);
+                }
+            }
             Command::Proceed {
                 session,
                 send_first_flight,

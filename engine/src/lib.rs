@@ -430,6 +430,13 @@ impl NativePort {
     }
 
     #[napi]
+    pub fn dismiss(&self, host: String, port: u16) -> Result<()> {
+        let remote = address(&host, port)?;
+        self.shared.command(Command::Dismiss { remote });
+        Ok(())
+    }
+
+    #[napi]
     pub fn send_raw(
         &self,
         host: String,

@@ -182,6 +182,7 @@ export interface NativePort {
   unshield (): void
   welcome (identity: NativeIdentity, answers: NativeAnswer[], peerId: Uint8Array, maxDatagramSize: number): void
   unwelcome (): void
+  dismiss (host: string, port: number): void
 
   /**
    * True if something was left to the engine's thread, which has to be flushed

@@ -189,8 +189,8 @@ export interface PacketEndpoint {
 
   /**
    * Answer strangers' proposals with an initiation packet at once, and begin their handshakes, while the acceptor is asked as always:
-   * what its socket sends first, if it is that answer, and responds with, goes on with what has begun. What it does not take up ends
-   * within a second. While there is a shield, that has precedence. `undefined` leaves it all to the acceptor again. Throws
+   * what its socket sends first, if it is that answer, and responds with, goes on with what has begun. What the acceptor
+   * turns away ends at once, and what it does not take up within a second. While there is a shield, that has precedence. `undefined` leaves it all to the acceptor again. Throws
    * `InvalidParametersError` if the validator is none of this endpoint's. An endpoint without this method answers nobody by itself.
    */
   welcome? (welcome: EndpointWelcome | undefined): void

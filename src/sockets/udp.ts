@@ -295,6 +295,8 @@ export class UdpEndpoint implements PacketEndpoint {
       socket.accepted = true
       socket.answer = answer
       this.#acceptor?.onSocket(socket, datagram, false, dialled)
+    } else if (answer != null) {
+      this.#port.commands.dismiss(remote.host, remote.port)
     }
   }
 

@@ -117,6 +117,9 @@ enum Op {
     Release {
         remote: u8,
     },
+    Dismiss {
+        remote: u8,
+    },
     Share {
         remote: u8,
         shared: bool,
@@ -238,6 +241,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (any::<u8>(), 0..3u32, any::<bool>()).prop_map(|(session, code, orderly)| Op::Close { session, code, orderly }),
         2 => (0..4u8).prop_map(|remote| Op::Claim { remote }),
         1 => (0..4u8).prop_map(|remote| Op::Release { remote }),
+        1 => (0..4u8).prop_map(|remote| Op::Dismiss { remote }),
         1 => (0..4u8, any::<bool>()).prop_map(|(remote, shared)| Op::Share { remote, shared }),
         1 => (0..4u8, garbage.clone()).prop_map(|(remote, data)| Op::SendRaw { remote, data }),
         1 => (0..4u8, any::<u8>()).prop_map(|(remote, seen)| Op::Inject { remote, seen }),
@@ -659,6 +663,9 @@ impl World {
                     remote: address(remote),
                 }
             }
+            Op::Dismiss { remote } => Command::Dismiss {
+                remote: address(remote),
+            },
             Op::Release { remote } => Command::Release {
                 remote: address(remote),
             },

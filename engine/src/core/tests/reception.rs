@@ -208,6 +208,18 @@ fn a_guest_that_javascript_says_nothing_of_is_told_within_a_second() {
 }
 
 #[test]
+fn a_guest_that_javascript_dismisses_is_told_at_once() {
+    let mut net = begun();
+    net.proceed(false);
+    net.deliver_all();
+    tell_b(&mut net, Command::Dismiss { remote: A.into() });
+    net.deliver_all();
+    assert_eq!(net.a.closed(), Some(CloseCause::RemoteError));
+    assert_eq!(net.b.core.welcomed(), (1, 1));
+    assert_nothing_is_left(&mut net);
+}
+
+#[test]
 fn a_guest_whose_packet_javascript_does_not_give_is_turned_away() {
     for early in [Vec::new(), vec![vec![0xc0; 1200]]] {
         let mut net = begun();
@@ -402,6 +414,18 @@ fn what_fails_fails_as_if_it_had_begun_with_javascripts_word() {
     for change in changes {
         assert_eq!(failure(hospitable(), change), failure(Net::new(), change));
     }
+}
+
+#[test]
+fn a_packet_that_begins_nothing_is_told_of_once() {
+    let mut net = hospitable();
+    let packet = [0xc0; 1200];
+    net.b
+        .hear(net.now, A.into(), &proposal(&bare(1, OFFER), &packet));
+    net.b.core.begin_session(net.now);
+    net.b.collect();
+    assert_eq!(net.b.raw().len(), 1);
+    assert_eq!(answers(&net), [ACCEPT]);
 }
 
 #[test]

@@ -1,0 +1,211 @@
+/**
+ * Strangers who are answered, and whose handshake begins, while JavaScript reads their proposal (`docs/negotiation.md`, "Who answers").
+ * Packet by packet: `engine/src/core/tests/reception.rs`.
+ */
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import { defaultLogger } from '@libp2p/logger'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
+import { expect } from 'aegir/chai'
+import { dtls, negotiation, quicDatagram, udp } from '../src/index.ts'
+import { UdpEndpoint } from '../src/sockets/udp.ts'
+import { PsecUpgrader } from '../src/upgrader/index.ts'
+import { decodeFrame, encodeFrame, looksLikeFrame } from '../src/wire/index.ts'
+import { expectEcho, handleEcho } from './fixtures/echo.ts'
+import { eventually } from './fixtures/eventually.ts'
+import { createNode, stopNodes } from './fixtures/nodes.ts'
+import { recordMetrics } from './fixtures/record-metrics.ts'
+import { UdpRelay } from './fixtures/udp-relay.ts'
+import type { RecordedMetrics } from './fixtures/record-metrics.ts'
+import type { PsecInit } from '../src/index.ts'
+import type { PacketSocket } from '../src/sockets/index.ts'
+import type { Connection, Libp2p, PrivateKey } from '@libp2p/interface'
+
+const HOST = '127.0.0.1'
+
+/** A node that somebody dials */
+interface Target {
+  node: Libp2p<any>
+  metrics: RecordedMetrics
+}
+
+async function createTarget (init: PsecInit = {}): Promise<Target> {
+  const metrics = recordMetrics()
+  const node = await createNode({ metrics: metrics.metrics, psec: init })
+  await handleEcho(node)
+
+  return { node, metrics }
+}
+
+function stats ({ metrics }: Target): Record<string, number> {
+  return metrics.calculated('libp2p_psec_open_ports_counters') as Record<string, number>
+}
+
+async function dial ({ node }: Target, init: PsecInit = {}): Promise<Connection> {
+  const dialler = await createNode({ listen: [], psec: init })
+
+  return dialler.dial(node.getMultiaddrs(), { signal: AbortSignal.timeout(8_000) })
+}
+
+describe('strangers who are welcome', () => {
+  afterEach(async () => {
+    await stopNodes()
+  })
+
+  it('have their handshake begun before JavaScript answers, and are connected as by its answer', async () => {
+    const bob = await createTarget()
+    const connection = await dial(bob)
+    await expectEcho(connection)
+    expect(negotiation(connection)).to.include({ role: 'initiator', simultaneous: false })
+    expect(await negotiation(connection)?.confirmation).to.equal(true)
+    expect(stats(bob)).to.include({ welcomed: 1, unwanted: 0 })
+  })
+
+  it('get one answer to their proposal', async () => {
+    const bob = await createTarget()
+    const relay = await UdpRelay.open(Number(bob.node.getMultiaddrs()[0].getComponents()[1].value))
+
+    try {
+      const alice = await createNode({ listen: [] })
+      await expectEcho(await alice.dial(relay.address))
+      expect(relay.answers.filter(looksLikeFrame).map(decodeFrame)).to.deep.equal([{ type: 'accept', scheme: quicDatagram().protocol }])
+      expect(bob.metrics.counters('libp2p_psec_frames_total')).to.include({ accept_sent: 1 })
+    } finally {
+      await relay.close()
+    }
+  })
+
+  it('may claim an id that is hashed', async () => {
+    const bob = await createTarget()
+    const alice = await createNode({ listen: [], privateKey: await generateKeyPair('RSA', 2048) })
+    await expectEcho(await alice.dial(bob.node.getMultiaddrs()))
+    expect(stats(bob).welcomed).to.equal(1)
+  })
+
+  for (const [why, theirs, ours] of [
+    ['without an initiation packet', { initiationPacket: false }, {}],
+    ['if the packet is of another scheme than the one that is chosen', { schemes: [dtls(), quicDatagram()] }, { selectScheme: () => quicDatagram().protocol }],
+    ['if they offer a scheme that has no address validator', { schemes: [dtls()] }, {}],
+    ['if they have to prove their address', {}, { validationThreshold: 0 }],
+    ['on a port that takes no guests', {}, { endpoints: udp({ maxGuests: 0 }) }]
+  ] satisfies Array<[string, PsecInit, PsecInit]>) {
+    it(`are JavaScript's alone ${why}`, async () => {
+      const bob = await createTarget(ours)
+      await expectEcho(await dial(bob, theirs))
+      expect(stats(bob)).to.include({ welcomed: 0, unwanted: 0 })
+    })
+  }
+
+  it('are told at once if there is no room for them', async () => {
+    const bob = await createTarget({ maxPendingInbound: 0, validationThreshold: 1 })
+    const dialling = dial(bob, { confirm: 'require' })
+    await expect(dialling).to.eventually.be.rejected()
+    expect(stats(bob)).to.include({ welcomed: 1, unwanted: 1 })
+    expect(bob.node.getConnections()).to.be.empty()
+  })
+
+  it('are welcome again after the node was stopped and started', async () => {
+    const bob = await createTarget()
+    await bob.node.stop()
+    await bob.node.start()
+    await expectEcho(await dial(bob))
+    expect(stats(bob)).to.include({ welcomed: 1, unwanted: 0 })
+  })
+})
+
+describe('the welcome of a UDP port', () => {
+  const endpoints: UdpEndpoint[] = []
+
+  afterEach(async () => {
+    await Promise.all(endpoints.splice(0).map(async endpoint => endpoint.close()))
+  })
+
+  function openEndpoint (): UdpEndpoint {
+    const endpoint = new UdpEndpoint({ host: HOST, port: 0 })
+    endpoints.push(endpoint)
+
+    return endpoint
+  }
+
+  function createUpgrader (privateKey: PrivateKey): PsecUpgrader {
+    return new PsecUpgrader({ peerId: peerIdFromPrivateKey(privateKey), privateKey, logger: defaultLogger() }, { schemes: [quicDatagram()] })
+  }
+
+  it('goes before what is proposed to the stranger in the same moment', async () => {
+    const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
+    const [aliceUpgrader, bobUpgrader] = [createUpgrader(aliceKey), createUpgrader(bobKey)]
+    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    const signal = AbortSignal.timeout(8_000)
+    const accepted = Promise.withResolvers<[PacketSocket, PacketSocket | undefined]>()
+    let dialled: PacketSocket | undefined
+
+    bob.welcome(bobUpgrader.prepareAnswers())
+    bob.accept({
+      filter: datagram => bobUpgrader.isProposal(datagram),
+      onSocket: (socket, firstDatagram, validated, older) => {
+        bobUpgrader.upgradeInbound(socket, { firstDatagram, signal }).then(
+          () => { accepted.resolve([socket, older]) },
+          (err) => { accepted.reject(err) }
+        )
+      }
+    })
+
+    const toBob = aliceUpgrader.upgradeOutbound(alice.connect(bob.localAddress), {
+      signal,
+      onProgress: ({ type }) => {
+        // once it has left: what the engine answers waits for JavaScript, which knows nothing of it as long as this goes on
+        if (type === 'psec:propose' && dialled == null) {
+          queueMicrotask(() => {
+            for (const end = performance.now() + 5_000; bob.stats.welcomed === 0 && performance.now() < end;) {
+              // nothing else
+            }
+
+            dialled = bob.connect(alice.localAddress)
+          })
+        }
+      }
+    })
+
+    const [socket, older] = await accepted.promise
+    expect(older).to.equal(dialled)
+    expect(socket).to.not.equal(dialled)
+    const { session, negotiation } = await toBob
+    expect(negotiation).to.include({ role: 'initiator', simultaneous: false })
+    expect(session.remotePeer.equals(peerIdFromPrivateKey(bobKey))).to.equal(true)
+    expect(bob.stats).to.include({ welcomed: 1, unwanted: 0 })
+    session.abort(new Error('This test is over'))
+  })
+
+  it('answers nobody who is turned away', async () => {
+    const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
+    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    bob.welcome(createUpgrader(bobKey).prepareAnswers())
+    bob.accept({ filter: () => false, onSocket: () => { throw new Error('It was turned away') } })
+    const dialling = createUpgrader(aliceKey).upgradeOutbound(alice.connect(bob.localAddress), { signal: AbortSignal.timeout(8_000) })
+    dialling.catch(() => {})
+    await eventually(() => bob.stats.unwanted === 1)
+    expect(bob.stats.welcomed).to.equal(1)
+    await dialling.then(({ session }) => { session.abort(new Error('This test is over')) }, () => {})
+  })
+
+  it('is not for who claims to be us', async () => {
+    const bobKey = await generateKeyPair('Ed25519')
+    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    const upgrader = createUpgrader(bobKey)
+    const filtered: Uint8Array[] = []
+    bob.welcome(upgrader.prepareAnswers())
+    bob.accept({ filter: (datagram) => filtered.push(datagram) < 0, onSocket: () => {} })
+    const proposal = encodeFrame({ type: 'propose', peerId: peerIdFromPrivateKey(bobKey).toMultihash().bytes, schemes: [quicDatagram().protocol], initiationPacket: new Uint8Array(1200).fill(0xc0) })
+    alice.connect(bob.localAddress).send(proposal)
+    await eventually(() => filtered.length === 1)
+    expect(bob.stats.welcomed).to.equal(0)
+  })
+
+  it('needs the address validator of a scheme of the engine', () => {
+    const endpoint = openEndpoint()
+
+    for (const addressValidator of [undefined, null, {}, 'validator']) {
+      expect(() => { endpoint.welcome({ answers: [], addressValidator, peerId: new Uint8Array() }) })
+        .to.throw('address validator').with.property('name', 'InvalidParametersError')
+    }
+  })
+})
