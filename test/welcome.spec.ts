@@ -2,11 +2,13 @@
  * Strangers who are answered, and whose handshake begins, while JavaScript reads their proposal (`docs/negotiation.md`, "Who answers").
  * Packet by packet: `engine/src/core/tests/reception.rs`.
  */
+import { createSocket } from 'node:dgram'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { defaultLogger } from '@libp2p/logger'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { expect } from 'aegir/chai'
 import { dtls, negotiation, quicDatagram, udp } from '../src/index.ts'
+import { compareIds } from '../src/negotiation/index.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
 import { PsecUpgrader } from '../src/upgrader/index.ts'
 import { decodeFrame, encodeFrame, looksLikeFrame } from '../src/wire/index.ts'
@@ -18,7 +20,8 @@ import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
 import type { PsecInit } from '../src/index.ts'
 import type { PacketSocket } from '../src/sockets/index.ts'
-import type { Connection, Libp2p, PrivateKey } from '@libp2p/interface'
+import type { SecuredSocket } from '../src/upgrader/index.ts'
+import type { Connection, Libp2p, PeerId, PrivateKey } from '@libp2p/interface'
 
 const HOST = '127.0.0.1'
 
@@ -46,6 +49,19 @@ async function dial ({ node }: Target, init: PsecInit = {}): Promise<Connection>
   return dialler.dial(node.getMultiaddrs(), { signal: AbortSignal.timeout(8_000) })
 }
 
+async function generateKeys (isFirstLower: boolean): Promise<PrivateKey[]> {
+  const keys = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
+  const [first, second] = keys.map(key => peerIdFromPrivateKey(key).toMultihash().bytes)
+
+  return (compareIds(first, second) < 0) === isFirstLower ? keys : keys.reverse()
+}
+
+/** Connections on their way to a target */
+function pending ({ metrics }: Target): number {
+  return Object.values(metrics.calculated('libp2p_psec_pending_inbound_connections_total') as Record<string, number>)
+    .reduce((sum, count) => sum + count, 0)
+}
+
 describe('strangers who are welcome', () => {
   afterEach(async () => {
     await stopNodes()
@@ -70,7 +86,7 @@ describe('strangers who are welcome', () => {
       expect(relay.answers.filter(looksLikeFrame).map(decodeFrame)).to.deep.equal([{ type: 'accept', scheme: quicDatagram().protocol }])
       expect(bob.metrics.counters('libp2p_psec_frames_total')).to.include({ accept_sent: 1 })
     } finally {
-      await relay.close()
+      relay.close()
     }
   })
 
@@ -95,12 +111,19 @@ describe('strangers who are welcome', () => {
     })
   }
 
-  it('are told at once if there is no room for them', async () => {
-    const bob = await createTarget({ maxPendingInbound: 0, validationThreshold: 1 })
-    const dialling = dial(bob, { confirm: 'require' })
-    await expect(dialling).to.eventually.be.rejected()
-    expect(stats(bob)).to.include({ welcomed: 1, unwanted: 1 })
-    expect(bob.node.getConnections()).to.be.empty()
+  it('wait until there is room for them', async () => {
+    const bob = await createTarget({ maxPendingInbound: 1, validationThreshold: 100, handshakeTimeout: 400 })
+    const silent = createSocket('udp4')
+    const proposal = { type: 'propose' as const, peerId: peerIdFromPrivateKey(await generateKeyPair('Ed25519')).toMultihash().bytes, schemes: [quicDatagram().protocol] }
+
+    try {
+      silent.send(encodeFrame(proposal), Number(bob.node.getMultiaddrs()[0].getComponents()[1].value), HOST)
+      await eventually(() => pending(bob) === 1)
+      await expectEcho(await dial(bob))
+      expect(stats(bob)).to.include({ welcomed: 0, unwanted: 0 })
+    } finally {
+      silent.close()
+    }
   })
 
   it('are welcome again after the node was stopped and started', async () => {
@@ -130,52 +153,102 @@ describe('the welcome of a UDP port', () => {
     return new PsecUpgrader({ peerId: peerIdFromPrivateKey(privateKey), privateKey, logger: defaultLogger() }, { schemes: [quicDatagram()] })
   }
 
-  it('goes before what is proposed to the stranger in the same moment', async () => {
-    const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
+  interface Crossing {
+    bobId: PeerId
+    toBob: Promise<SecuredSocket>
+    toAlice: Promise<SecuredSocket>
+
+    /** What Bob got from Alice's proposal: the socket, and the one beside it by which he dials her */
+    accepted: Promise<[PacketSocket, PacketSocket | undefined]>
+    dialled: PacketSocket
+    stop (): void
+  }
+
+  /**
+   * Alice dials Bob, whose engine answers her; he dials her before JavaScript has heard of that
+   */
+  async function cross (aliceKey: PrivateKey, bobKey: PrivateKey, isLost: boolean): Promise<Crossing> {
     const [aliceUpgrader, bobUpgrader] = [createUpgrader(aliceKey), createUpgrader(bobKey)]
     const [alice, bob] = [openEndpoint(), openEndpoint()]
-    const signal = AbortSignal.timeout(8_000)
+    const controller = new AbortController()
+    const { signal } = controller
     const accepted = Promise.withResolvers<[PacketSocket, PacketSocket | undefined]>()
-    let dialled: PacketSocket | undefined
-
+    const crossing = Promise.withResolvers<[PacketSocket, Promise<SecuredSocket>]>()
+    const socket = alice.connect(bob.localAddress)
+    let toLose = isLost ? 1 : 0
+    socket.addEventListener('message', (evt) => {
+      if (evt.detail[0] === 1 && toLose-- > 0) {
+        evt.stopImmediatePropagation()
+      }
+    })
     bob.welcome(bobUpgrader.prepareAnswers())
     bob.accept({
       filter: datagram => bobUpgrader.isProposal(datagram),
       onSocket: (socket, firstDatagram, validated, older) => {
-        bobUpgrader.upgradeInbound(socket, { firstDatagram, signal }).then(
-          () => { accepted.resolve([socket, older]) },
-          (err) => { accepted.reject(err) }
-        )
+        bobUpgrader.upgradeInbound(socket, { firstDatagram, signal }).then(() => { accepted.resolve([socket, older]) }, () => {})
       }
     })
 
-    const toBob = aliceUpgrader.upgradeOutbound(alice.connect(bob.localAddress), {
+    let attempts = 0
+    const toBob = aliceUpgrader.upgradeOutbound(socket, {
       signal,
       onProgress: ({ type }) => {
-        // once it has left: what the engine answers waits for JavaScript, which knows nothing of it as long as this goes on
-        if (type === 'psec:propose' && dialled == null) {
+        if (type === 'psec:propose' && attempts++ === 0) {
+          // once all of the first flight has left, and as long as this goes on, JavaScript hears of nothing
           queueMicrotask(() => {
             for (const end = performance.now() + 5_000; bob.stats.welcomed === 0 && performance.now() < end;) {
               // nothing else
             }
 
-            dialled = bob.connect(alice.localAddress)
+            const dialled = bob.connect(alice.localAddress)
+            crossing.resolve([dialled, bobUpgrader.upgradeOutbound(dialled, { signal })])
           })
         }
       }
     })
+    toBob.catch(() => {})
+    const [dialled, toAlice] = await crossing.promise
+    toAlice.catch(() => {})
+    expect(bob.stats.welcomed).to.equal(1)
 
-    const [socket, older] = await accepted.promise
-    expect(older).to.equal(dialled)
-    expect(socket).to.not.equal(dialled)
-    const { session, negotiation } = await toBob
-    expect(negotiation).to.include({ role: 'initiator', simultaneous: false })
-    expect(session.remotePeer.equals(peerIdFromPrivateKey(bobKey))).to.equal(true)
-    expect(bob.stats).to.include({ welcomed: 1, unwanted: 0 })
-    session.abort(new Error('This test is over'))
-  })
+    return {
+      bobId: peerIdFromPrivateKey(bobKey),
+      toBob,
+      toAlice,
+      accepted: accepted.promise,
+      dialled,
+      stop: () => { controller.abort(new Error('This test is over')) }
+    }
+  }
 
-  it('answers nobody who is turned away', async () => {
+  for (const lower of ['the stranger', 'we']) {
+    it(`goes before what is proposed to the stranger in the same moment, ${lower} having the lower id`, async () => {
+      const [aliceKey, bobKey] = await generateKeys(lower === 'the stranger')
+      const { bobId, toBob, accepted, dialled, stop } = await cross(aliceKey, bobKey, false)
+      const [socket, older] = await accepted
+      expect(older).to.equal(dialled)
+      expect(socket).to.not.equal(dialled)
+      const { session, negotiation } = await toBob
+      expect(negotiation).to.include({ role: 'initiator', simultaneous: false })
+      expect(session.remotePeer.equals(bobId)).to.equal(true)
+      session.abort(new Error('This test is over'))
+      stop()
+    })
+
+    it(`gives way to that if the answer is lost, ${lower} having the lower id`, async () => {
+      const [aliceKey, bobKey] = await generateKeys(lower === 'the stranger')
+      const { bobId, toBob, toAlice, accepted, stop } = await cross(aliceKey, bobKey, true)
+      const { session, negotiation } = await toBob
+      expect(negotiation).to.include({ role: lower === 'the stranger' ? 'initiator' : 'responder', simultaneous: true })
+      expect(session.remotePeer.equals(bobId)).to.equal(true)
+      // her first flight is known to the session that began with it
+      await (lower === 'the stranger' ? accepted : toAlice)
+      session.abort(new Error('This test is over'))
+      stop()
+    })
+  }
+
+  it('ends with the acceptor turning the stranger away', async () => {
     const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
     const [alice, bob] = [openEndpoint(), openEndpoint()]
     bob.welcome(createUpgrader(bobKey).prepareAnswers())

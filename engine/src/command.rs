@@ -42,6 +42,7 @@ pub enum Command {
     /// JavaScript has no use for a welcome guest.
     Dismiss {
         remote: SocketAddr,
+        guest: u32,
     },
     /// The scheme was agreed on: take the flow over.
     Proceed {
@@ -112,4 +113,6 @@ pub struct Peer {
     pub max_udp_payload: u16,
     /// Up to which size a scheme may search for what it carries.
     pub max_probe_payload: u16,
+    /// The number of the guest that it is, if its proposal was answered here.
+    pub guest: Option<u32>,
 }

@@ -23,7 +23,7 @@ use crate::events::Events;
 use crate::identity::{Identity, QuicIdentity};
 use crate::notice::{CloseCause, Notice};
 use crate::quic::{QuicSession, Terms};
-use crate::reception::{MAX_GUESTS, Reception, State};
+use crate::reception::{Arrival, MAX_GUESTS, Reception, State};
 use crate::session::{AnySession, Session};
 use crate::shield::{Shield, Verdict};
 
@@ -311,9 +311,9 @@ impl Core {
                 }
                 self.reception.set(welcome);
             }
-            Command::Dismiss { remote } => {
-                if let Some(guest) = self.reception.take(&remote) {
-                    self.turn_away(now, guest.session);
+            Command::Dismiss { remote, guest } => {
+                if self.reception.take(&remote, Some(guest)).is_some() {
+                    self.turn_away(now, guest);
                 }
             }
             Command::Proceed {
@@ -384,7 +384,9 @@ impl Core {
         };
         // The first byte tells a PSEC frame from scheme traffic; reject is exactly one byte.
         let is_frame = first <= 1 || (first == 255 && data.len() == 1);
-        if !is_frame && self.hear_guest(now, origin, &data) {
+        if !is_frame
+            && (self.hear_guest(now, origin, &data) || self.hear_parting(now, origin, &data))
+        {
             return;
         }
         match self.flows.get_mut(&origin.remote) {
@@ -424,7 +426,6 @@ impl Core {
                     // JavaScript's from now on: its first packets need no proof.
                     self.shield.forget(&origin.remote);
                 }
-                self.remember_stranger(origin.remote);
                 self.receive_stranger(now, origin, &data);
             }
             _ => match self.strangers.get_mut(&origin.remote) {
@@ -446,7 +447,7 @@ impl Core {
         self.shield.handle_timeout(now);
         self.parting_until.take_if(|until| now >= *until);
         while let Some(guest) = self.reception.pop_expired(now) {
-            self.turn_away(now, guest.session);
+            self.turn_away(now, guest.number);
         }
         while let Some((at, id)) = self.timeouts.first().copied() {
             if at > now {
@@ -479,18 +480,33 @@ impl Core {
     /// Begin the session of one of them: what takes longest, so others should not have to wait for it. True if there is something to
     /// transmit now.
     pub fn begin_session(&mut self, now: Instant) -> bool {
-        let Some((session, datagrams)) = self.reception.take_arriving() else {
+        let Some((remote, number, arrival)) = self.reception.take_arriving() else {
             return false;
         };
-        for (index, (origin, datagram)) in datagrams.into_iter().enumerate() {
-            let is_taken = self.receive_first_packet(now, session, origin, datagram.clone())
-                || self.route_to_session(now, origin, datagram.clone());
-            // JavaScript has the first with the proposal.
-            if !is_taken && index > 0 && self.is_on_the_heels(&origin.remote) {
+        let Arrival {
+            identity,
+            max_udp_payload,
+            datagrams,
+        } = arrival;
+        let mut datagrams = datagrams.into_iter();
+        if let Some((origin, packet)) = datagrams.next() {
+            let terms = Terms::of_responder(identity, max_udp_payload);
+            if !self.receive_first_packet(now, number, origin, packet, terms) {
+                self.reception.handle_no_session(&remote, number);
+            }
+        }
+        for (origin, datagram) in datagrams {
+            let is_taken = self.route_to_session(now, origin, datagram.clone());
+            if !is_taken && self.is_wanted(&origin.remote) {
                 self.surface(origin, &datagram);
             }
         }
         true
+    }
+
+    /// Whether JavaScript wants what comes from there: it serves that remote, or has just been told of a proposal.
+    fn is_wanted(&mut self, remote: &SocketAddr) -> bool {
+        self.flows.get(remote).is_some_and(|flow| flow.claimed) || self.is_on_the_heels(remote)
     }
 
     /// Strangers whose proposals were answered at once, and those of them that JavaScript did not want.
@@ -623,7 +639,7 @@ impl Core {
         self.surface_answered(origin, data, None);
     }
 
-    fn surface_answered(&mut self, origin: Origin, data: &[u8], answer: Option<Vec<u8>>) {
+    fn surface_answered(&mut self, origin: Origin, data: &[u8], answer: Option<(u32, Vec<u8>)>) {
         self.push_raw(Notice::Raw {
             remote: origin.remote,
             local: origin.local,
@@ -644,15 +660,20 @@ impl Core {
         }
     }
 
-    /// A stranger's first datagram, while there is no need to hold anybody off.
+    /// A stranger's first datagram, while there is no need to hold anybody off. It is answered here if JavaScript can't have anything
+    /// else of that stranger before it, and if the answer is sure to leave.
     fn receive_stranger(&mut self, now: Instant, origin: Origin, data: &[u8]) {
         let mut answer = None;
-        if self.has_room_for_raw() {
+        if !self.strangers.contains_key(&origin.remote)
+            && self.has_room_for_raw()
+            && self.responses.len() < self.limits.responses
+        {
             answer = self.reception.propose(now, origin, data);
         }
-        if let Some(answer) = &answer {
+        if let Some((_, answer)) = &answer {
             self.respond_raw(origin.remote, origin.local, answer.clone());
         }
+        self.remember_stranger(origin.remote);
         self.surface_answered(origin, data, answer);
     }
 
@@ -663,74 +684,78 @@ impl Core {
                 || self.route_to_session(now, origin, data.clone()))
     }
 
-    /// Begin a guest's session with its first packet; false if this is not one, or it has begun.
+    /// Give a packet to a session that JavaScript is done with: its remote may not have heard of the end. False if it is of none.
+    fn hear_parting(&mut self, now: Instant, origin: Origin, data: &BytesMut) -> bool {
+        let has_sessions = |flow: &Flow| !flow.claimed && flow.sessions > 0;
+        self.flows.get(&origin.remote).is_some_and(has_sessions)
+            && self.route_to_session(now, origin, data.clone())
+    }
+
+    /// Begin a guest's session with its first packet; false if this is not one. JavaScript has it, and decides what is to become of it.
     fn receive_first_packet(
         &mut self,
         now: Instant,
-        id: u32,
+        number: u32,
         origin: Origin,
         packet: BytesMut,
+        (config, terms): (Arc<ServerConfig>, Terms),
     ) -> bool {
-        let Some((identity, max_udp_payload)) = self.reception.terms() else {
-            return false;
-        };
-        if self.sessions.contains_key(&id) {
-            return false;
-        }
         let mut buf = Vec::new();
-        let Some(DatagramEvent::NewConnection(incoming)) =
-            self.handle(now, origin, packet, &mut buf)
-        else {
-            return false;
-        };
-        let (config, terms) = Terms::of_responder(identity, max_udp_payload);
-        match self.endpoint.accept(incoming, now, &mut buf, Some(config)) {
-            Ok((handle, connection)) => {
-                let session = QuicSession::new(id, handle, connection, terms).unasked();
-                self.add_session(id, AnySession::Quic(Box::new(session)), origin.remote);
+        match self.handle(now, origin, packet, &mut buf) {
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                let accepted = self.endpoint.accept(incoming, now, &mut buf, Some(config));
+                let Ok((handle, connection)) = accepted else {
+                    return false;
+                };
+                let session = QuicSession::new(number, handle, connection, terms).unasked();
+                self.add_session(number, AnySession::Quic(Box::new(session)), origin.remote);
+                true
             }
-            Err(error) => {
-                if let Some(transmit) = error.response {
-                    buf.truncate(transmit.size);
-                    self.respond_raw(transmit.destination, transmit.src_ip, buf);
-                }
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                self.tell(handle, event);
+                false
             }
+            _ => false,
         }
-        true
     }
 
-    /// JavaScript responds: the guest's session goes by its number from now on. `early` loses what that session has heard, and gets
-    /// what it should have heard. False if there is none, or none like that.
+    /// JavaScript responds to a guest: its session goes by JavaScript's number from now on. `early` loses what that session has heard, and
+    /// gets what it should have heard. False if there is no such session to go on with, and one has to be waited for.
     fn take_guest(
         &mut self,
         now: Instant,
         id: u32,
         identity: &Identity,
-        remote: SocketAddr,
+        peer: &Peer,
         early: &mut Vec<Vec<u8>>,
     ) -> bool {
-        let Some(guest) = self.reception.take(&remote) else {
-            return false;
+        let Some(guest) = self.reception.take(&peer.remote, peer.guest) else {
+            // Another one would begin with the same packet as the one that JavaScript means.
+            if peer.guest.is_some() {
+                self.closed(id, CloseCause::Failed, "it was given up meanwhile".into());
+            }
+            return peer.guest.is_some();
         };
-        if early.first().is_some_and(|first| *first == guest.packet) {
+        if guest.began_with(early) {
             match guest.state {
-                State::Arriving(noted) => {
-                    early.extend(noted.into_iter().skip(1).map(|(_, it)| it.to_vec()));
+                State::Arriving(arrival) => {
+                    let rest = arrival.datagrams.into_iter().skip(1);
+                    early.extend(rest.map(|(_, it)| it.to_vec()));
+                    return false;
                 }
-                State::Begun => {
-                    if self.rename_guest(guest.session, id, identity) {
-                        early.remove(0);
-                        return true;
-                    }
-                }
-                State::Over => {
-                    self.closed(id, CloseCause::Failed, "the remote gave it up".into());
+                State::Begun if self.rename_guest(guest.number, id, identity) => {
+                    early.drain(..early.len().min(1));
                     return true;
                 }
+                State::NotBegun => return false,
+                State::Begun | State::Over => {}
             }
         }
-        self.turn_away(now, guest.session);
-        false
+        self.turn_away(now, guest.number);
+        if peer.guest.is_some() {
+            self.closed(id, CloseCause::Failed, "it was given up meanwhile".into());
+        }
+        peer.guest.is_some()
     }
 
     /// False if JavaScript would have begun another session.
@@ -1127,7 +1152,7 @@ impl Core {
         mut early: Vec<Vec<u8>>,
         #[cfg_attr(not(feature = "dtls"), expect(unused_variables))] validate_address: bool,
     ) {
-        if self.take_guest(now, id, &identity, peer.remote, &mut early) {
+        if self.take_guest(now, id, &identity, &peer, &mut early) {
             self.hand_over(now, peer.remote, peer.local, early);
             return;
         }

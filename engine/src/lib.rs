@@ -149,6 +149,7 @@ pub struct NativePeer {
     pub local_host: Option<String>,
     pub max_datagram_size: u16,
     pub max_probe_size: u16,
+    pub guest: Option<u32>,
 }
 
 impl TryFrom<NativePeer> for Peer {
@@ -160,6 +161,7 @@ impl TryFrom<NativePeer> for Peer {
             local: local(peer.local_host)?,
             max_udp_payload: peer.max_datagram_size,
             max_probe_payload: peer.max_probe_size,
+            guest: peer.guest,
         })
     }
 }
@@ -430,9 +432,9 @@ impl NativePort {
     }
 
     #[napi]
-    pub fn dismiss(&self, host: String, port: u16) -> Result<()> {
+    pub fn dismiss(&self, host: String, port: u16, guest: u32) -> Result<()> {
         let remote = address(&host, port)?;
-        self.shared.command(Command::Dismiss { remote });
+        self.shared.command(Command::Dismiss { remote, guest });
         Ok(())
     }
 
@@ -649,7 +651,8 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             object.set("port", remote.port())?;
             object.set("localHost", local.map(|ip| ip.to_string()))?;
             object.set("data", Buffer::from(data))?;
-            if let Some(answer) = answer {
+            if let Some((guest, answer)) = answer {
+                object.set("guest", guest)?;
                 object.set("answer", Buffer::from(answer))?;
             }
         }

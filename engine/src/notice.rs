@@ -9,8 +9,8 @@ pub enum Notice {
         remote: SocketAddr,
         local: Option<IpAddr>,
         data: Vec<u8>,
-        /// What the engine has answered to it, a proposal.
-        answer: Option<Vec<u8>>,
+        /// What the engine has answered to it, a proposal, and the number of the guest.
+        answer: Option<(u32, Vec<u8>)>,
     },
     /// A stranger that was held off by the shield has proved that it receives at its address: its proposal, with
     /// `data` as initiation packet, and the scheme's first packet, which has the proof.

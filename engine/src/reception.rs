@@ -19,8 +19,8 @@ use crate::shield::{Answer, find_answer};
 /// Guests at a time. What others propose is answered by JavaScript.
 pub const MAX_GUESTS: usize = 16;
 
-/// How long JavaScript may take to respond.
-const LIFETIME: Duration = Duration::from_secs(1);
+/// How long JavaScript may take to respond or to dismiss: longer than it is ever busy with something else.
+const LIFETIME: Duration = Duration::from_secs(5);
 
 /// Datagrams of a first flight that are kept until the session has begun. One with the key exchange X25519MLKEM768 has two.
 const MAX_NOTED: usize = 4;
@@ -36,19 +36,20 @@ pub struct Welcome {
 }
 
 impl Welcome {
-    /// Whether it may be a packet of a first flight: it has a long header, and no more bytes than one has.
-    fn takes(&self, datagram: &[u8]) -> bool {
-        datagram.len() <= self.max_udp_payload.into()
-            && datagram.first().is_some_and(|first| *first >= 0xc0)
-    }
-
     /// The answer to a proposal, and its initiation packet.
     fn answer<'d>(&self, proposal: &'d [u8]) -> Option<(&Answer, &'d [u8])> {
         let (peer_id, packet_at, answer) = find_answer(&self.answers, proposal)?;
         let packet = &proposal[packet_at..];
-        (is_certainly_valid(peer_id) && peer_id != self.peer_id && self.takes(packet))
-            .then_some((answer, packet))
+        (is_certainly_valid(peer_id)
+            && peer_id != self.peer_id
+            && is_first_packet(packet, self.max_udp_payload))
+        .then_some((answer, packet))
     }
+}
+
+/// Whether it may be a packet of a first flight: it has a long header, and no more bytes than one has.
+fn is_first_packet(datagram: &[u8], max_udp_payload: u16) -> bool {
+    datagram.len() <= max_udp_payload.into() && datagram.first().is_some_and(|first| *first >= 0xc0)
 }
 
 /// A proposal with another id may be valid, too: only JavaScript knows.
@@ -64,18 +65,34 @@ fn is_certainly_valid(peer_id: &[u8]) -> bool {
 
 /// Somebody whose proposal was answered, and for whom JavaScript has not responded yet.
 pub struct Guest {
-    /// What its session is called until JavaScript names it.
-    pub session: u32,
+    /// What its session is called until JavaScript names it, and the guest.
+    pub number: u32,
     /// The initiation packet: it tells this beginning from another one.
     pub packet: BytesMut,
     pub state: State,
     until: Instant,
 }
 
+impl Guest {
+    /// Whether JavaScript, which gives this to the scheme, means what has begun: nothing came before it.
+    pub fn began_with(&self, early: &[Vec<u8>]) -> bool {
+        early.first().is_none_or(|first| *first == self.packet)
+    }
+}
+
+/// What a session is to begin with.
+pub struct Arrival {
+    pub identity: Arc<QuicIdentity>,
+    pub max_udp_payload: u16,
+    /// The initiation packet, and what followed it.
+    pub datagrams: Vec<(Origin, BytesMut)>,
+}
+
 pub enum State {
-    /// Its session has yet to begin, with these: the initiation packet, and what followed it.
-    Arriving(Vec<(Origin, BytesMut)>),
+    Arriving(Arrival),
     Begun,
+    /// Its first packet was none.
+    NotBegun,
     Over,
 }
 
@@ -86,7 +103,7 @@ pub struct Reception {
     guests: LinkedHashMap<SocketAddr, Guest>,
     arriving: VecDeque<SocketAddr>,
     /// Counts down: JavaScript's own numbers begin with 1.
-    last_session: u32,
+    last_number: u32,
     welcomed: u64,
     turned_away: u64,
 }
@@ -98,7 +115,7 @@ impl Reception {
             max_guests,
             guests: LinkedHashMap::new(),
             arriving: VecDeque::new(),
-            last_session: 0,
+            last_number: 0,
             welcomed: 0,
             turned_away: 0,
         }
@@ -110,12 +127,6 @@ impl Reception {
             it.answers.retain(Answer::takes_initiation_packet);
             it
         });
-    }
-
-    /// With whom, and up to which size of datagrams, guests are talked to.
-    pub fn terms(&self) -> Option<(Arc<QuicIdentity>, u16)> {
-        let welcome = self.welcome.as_ref()?;
-        Some((welcome.identity.clone(), welcome.max_udp_payload))
     }
 
     #[cfg(test)]
@@ -133,24 +144,35 @@ impl Reception {
         self.turned_away
     }
 
-    /// A stranger proposes: the answer, if it is welcome. Its handshake begins with [`Self::take_arriving`].
-    pub fn propose(&mut self, now: Instant, origin: Origin, proposal: &[u8]) -> Option<Vec<u8>> {
-        let (answer, packet) = self.welcome.as_ref()?.answer(proposal)?;
+    /// A stranger proposes: its number and the answer, if it is welcome. Its handshake begins with [`Self::take_arriving`].
+    pub fn propose(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        proposal: &[u8],
+    ) -> Option<(u32, Vec<u8>)> {
+        let welcome = self.welcome.as_ref()?;
+        let (answer, packet) = welcome.answer(proposal)?;
         if self.guests.len() >= self.max_guests || self.guests.contains_key(&origin.remote) {
             return None;
         }
         let response = answer.response.clone();
-        self.last_session = self.last_session.wrapping_sub(1);
+        let arrival = Arrival {
+            identity: welcome.identity.clone(),
+            max_udp_payload: welcome.max_udp_payload,
+            datagrams: vec![(origin, BytesMut::from(packet))],
+        };
+        self.last_number = self.last_number.wrapping_sub(1);
         let guest = Guest {
-            session: self.last_session,
+            number: self.last_number,
             packet: BytesMut::from(packet),
-            state: State::Arriving(vec![(origin, BytesMut::from(packet))]),
+            state: State::Arriving(arrival),
             until: now + LIFETIME,
         };
         self.guests.insert(origin.remote, guest);
         self.arriving.push_back(origin.remote);
         self.welcomed += 1;
-        Some(response)
+        Some((self.last_number, response))
     }
 
     pub fn has_arriving(&self) -> bool {
@@ -163,44 +185,57 @@ impl Reception {
 
     /// Keep a datagram of a guest whose session has not begun; false if that is none.
     pub fn note(&mut self, origin: Origin, datagram: &BytesMut) -> bool {
-        let Some(welcome) = &self.welcome else {
-            return false;
-        };
         match self.guests.get_mut(&origin.remote) {
             Some(Guest {
-                state: State::Arriving(noted),
+                state: State::Arriving(arrival),
                 ..
-            }) if noted.len() < MAX_NOTED && welcome.takes(datagram) => {
-                noted.push((origin, datagram.clone()));
+            }) if arrival.datagrams.len() < MAX_NOTED
+                && is_first_packet(datagram, arrival.max_udp_payload) =>
+            {
+                arrival.datagrams.push((origin, datagram.clone()));
                 true
             }
             _ => false,
         }
     }
 
-    /// The next guest whose session is to begin, and what it has sent.
-    pub fn take_arriving(&mut self) -> Option<(u32, Vec<(Origin, BytesMut)>)> {
+    /// The next guest whose session is to begin, by its number.
+    pub fn take_arriving(&mut self) -> Option<(SocketAddr, u32, Arrival)> {
         while let Some(remote) = self.arriving.pop_front() {
             if let Some(guest) = self.guests.get_mut(&remote)
-                && let State::Arriving(noted) = std::mem::replace(&mut guest.state, State::Begun)
+                && matches!(guest.state, State::Arriving(_))
+                && let State::Arriving(arrival) = std::mem::replace(&mut guest.state, State::Begun)
             {
-                return Some((guest.session, noted));
+                return Some((remote, guest.number, arrival));
             }
         }
         None
     }
 
-    /// JavaScript responds.
-    pub fn take(&mut self, remote: &SocketAddr) -> Option<Guest> {
+    /// JavaScript decides about a guest, or about whoever is there at that address.
+    pub fn take(&mut self, remote: &SocketAddr, number: Option<u32>) -> Option<Guest> {
+        let guest = self.guests.get(remote)?;
+        if number.is_some_and(|it| it != guest.number) {
+            return None;
+        }
         self.guests.remove(remote)
     }
 
+    /// No session came of what a guest has sent.
+    pub fn handle_no_session(&mut self, remote: &SocketAddr, number: u32) {
+        self.set_state(remote, number, State::NotBegun);
+    }
+
     /// A session has ended. If it is a guest's, JavaScript hears of that when it responds.
-    pub fn handle_end(&mut self, remote: &SocketAddr, session: u32) {
+    pub fn handle_end(&mut self, remote: &SocketAddr, number: u32) {
+        self.set_state(remote, number, State::Over);
+    }
+
+    fn set_state(&mut self, remote: &SocketAddr, number: u32, state: State) {
         if let Some(guest) = self.guests.get_mut(remote)
-            && guest.session == session
+            && guest.number == number
         {
-            guest.state = State::Over;
+            guest.state = state;
         }
     }
 

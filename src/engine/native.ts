@@ -38,6 +38,11 @@ export interface NativePeer {
    */
   maxDatagramSize: number
   maxProbeSize: number
+
+  /**
+   * The number under which the engine has begun its session, see `NativeNotice`
+   */
+  guest?: number
 }
 
 /**
@@ -50,7 +55,7 @@ export interface NativeIdentity {
 export type CloseCause = 'local' | 'remote' | 'remote-error' | 'timed-out' | 'reset' | 'failed'
 
 export type NativeNotice =
-  { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array, answer?: Uint8Array } |
+  { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array, guest?: number, answer?: Uint8Array } |
   { type: 'validated', host: string, port: number, localHost?: string, proposal: Uint8Array, data: Uint8Array } |
   { type: 'transmit', host: string, port: number, data: Uint8Array } |
   { type: 'secured', peerId: Uint8Array, localKey: Uint8Array, remoteKey: Uint8Array } |
@@ -182,7 +187,7 @@ export interface NativePort {
   unshield (): void
   welcome (identity: NativeIdentity, answers: NativeAnswer[], peerId: Uint8Array, maxDatagramSize: number): void
   unwelcome (): void
-  dismiss (host: string, port: number): void
+  dismiss (host: string, port: number, guest: number): void
 
   /**
    * True if something was left to the engine's thread, which has to be flushed

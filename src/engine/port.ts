@@ -23,11 +23,6 @@ const NOTICE = 11
 const DATAGRAMS_DROPPED = 12
 
 /**
- * How many datagrams of JavaScript's own wait for the end of a microtask at most
- */
-const MAX_OUTBOX = 32
-
-/**
  * How many batches are dealt with before other work gets its turn
  */
 const BATCHES_PER_TURN = 8
@@ -51,13 +46,24 @@ export interface SessionEvents {
 }
 
 /**
+ * A stranger's proposal that the engine has answered
+ */
+export interface Welcomed {
+  /**
+   * The number under which it has begun the session
+   */
+  guest: number
+  answer: Uint8Array
+}
+
+/**
  * What a port's owner hears from the engine
  */
 export interface PortEvents {
   /**
-   * A datagram outside the schemes; and what the engine has answered to it, if it is the proposal of somebody who is welcome
+   * A datagram outside the schemes; and what the engine has made of it, if it is the proposal of somebody who is welcome
    */
-  onRaw? (host: string, port: number, localHost: string | undefined, datagram: Uint8Array, answer: Uint8Array | undefined): void
+  onRaw? (host: string, port: number, localHost: string | undefined, datagram: Uint8Array, welcomed: Welcomed | undefined): void
 
   /**
    * A stranger behind the shield has proved its address: what it proposed, and its first datagram of the scheme
@@ -81,8 +87,6 @@ export class EnginePort {
   readonly #sessions = new Map<number, SessionEvents>()
   readonly #closed = Promise.withResolvers<void>()
   #lastSession = 0
-  #outbox: Array<{ host: string, port: number, localHost?: string, datagrams: Uint8Array[] }> = []
-  #outboxSize = 0
   #flushScheduled = false
   #flushingSoon = false
 
@@ -114,7 +118,7 @@ export class EnginePort {
       this.#flushScheduled = true
       setImmediate(() => {
         this.#flushScheduled = false
-        this.#flush()
+        this.#native.flush()
       })
     }
 
@@ -138,22 +142,12 @@ export class EnginePort {
   }
 
   /**
-   * Send a datagram outside the schemes, as soon as the JavaScript that runs now has said all: those for one remote leave together,
-   * which takes little longer than one
+   * Send datagrams outside the schemes, before this returns unless the system has no room for them now. Several take little longer
+   * than one.
    */
-  sendRaw (host: string, port: number, localHost: string | undefined, datagram: Uint8Array): void {
-    const last = this.#outbox.at(-1)
-
-    if (last != null && last.host === host && last.port === port && last.localHost === localHost) {
-      last.datagrams.push(datagram)
-    } else if (this.#outbox.push({ host, port, localHost, datagrams: [datagram] }) === 1) {
-      queueMicrotask(() => { this.#sendOutbox() })
-    }
-
-    this.#outboxSize++
-
-    if (this.#outboxSize >= MAX_OUTBOX) {
-      this.#sendOutbox()
+  sendRaw (host: string, port: number, localHost: string | undefined, datagrams: Uint8Array[]): void {
+    if (this.#native.sendRaw(host, port, localHost, datagrams)) {
+      this.#flushSoon()
     }
   }
 
@@ -165,26 +159,8 @@ export class EnginePort {
     this.#flushingSoon = true
     queueMicrotask(() => {
       this.#flushingSoon = false
-      this.#flush()
+      this.#native.flush()
     })
-  }
-
-  #flush (): void {
-    // what was said before
-    this.#sendOutbox()
-    this.#native.flush()
-  }
-
-  #sendOutbox (): void {
-    const outbox = this.#outbox
-    this.#outbox = []
-    this.#outboxSize = 0
-
-    for (const { host, port, localHost, datagrams } of outbox) {
-      if (this.#native.sendRaw(host, port, localHost, datagrams)) {
-        this.#flushSoon()
-      }
-    }
   }
 
   /**
@@ -295,7 +271,7 @@ export class EnginePort {
   #onNotice (session: number, notice: NativeNotice): void {
     switch (notice.type) {
       case 'raw':
-        this.#events.onRaw?.(notice.host, notice.port, notice.localHost ?? undefined, notice.data, notice.answer)
+        this.#events.onRaw?.(notice.host, notice.port, notice.localHost ?? undefined, notice.data, toWelcomed(notice))
         break
       case 'validated':
         this.#events.onValidated?.(notice.host, notice.port, notice.localHost ?? undefined, notice.proposal, notice.data)
@@ -320,4 +296,8 @@ export class EnginePort {
     this.#closed.resolve()
     this.#events.onClosed?.(message == null ? undefined : new EngineFailedError(`The native engine stopped: ${message}`))
   }
+}
+
+function toWelcomed ({ guest, answer }: { guest?: number, answer?: Uint8Array }): Welcomed | undefined {
+  return guest == null || answer == null ? undefined : { guest, answer }
 }

@@ -64,6 +64,11 @@ export interface PacketSocket extends TypedEventTarget<PacketSocketEvents> {
   send (datagram: Uint8Array): void
 
   /**
+   * The same for several, in this order. A socket without this method sends them one after the other, which takes longer.
+   */
+  sendTogether? (datagrams: Uint8Array[]): void
+
+  /**
    * Give the remote's flow up. Datagrams that still come are a stranger's again. Idempotent.
    */
   close (): void
@@ -190,10 +195,15 @@ export interface PacketEndpoint {
   /**
    * Answer strangers' proposals with an initiation packet at once, and begin their handshakes, while the acceptor is asked as always:
    * what its socket sends first, if it is that answer, and responds with, goes on with what has begun. What the acceptor
-   * turns away ends at once, and what it does not take up within a second. While there is a shield, that has precedence. `undefined` leaves it all to the acceptor again. Throws
+   * turns away ends at once, and what it does not take up within five seconds. While there is a shield, that has precedence. `undefined` leaves it all to the acceptor again. Throws
    * `InvalidParametersError` if the validator is none of this endpoint's. An endpoint without this method answers nobody by itself.
    */
   welcome? (welcome: EndpointWelcome | undefined): void
+
+  /**
+   * How many strangers may have been answered of whom the acceptor does not know yet. The acceptor should have room for so many.
+   */
+  readonly maxGuests?: number
 
   /**
    * Close the port and every socket on it; resolves when the port is free again. Idempotent.

@@ -13,6 +13,7 @@ import { formatPacketAddress } from './index.ts'
 import type { EndpointShield, EndpointWelcome, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
 import type { NativeLimits, NativePeer, NativeIdentity } from '../engine/native.ts'
+import type { Welcomed } from '../engine/port.ts'
 
 /**
  * What a path carries without knowing better: an Ethernet's 1,500 bytes less the headers of IP and UDP, less what tunnels
@@ -108,6 +109,7 @@ export interface UdpEndpointInit extends UdpInit {
 
 export class UdpEndpoint implements PacketEndpoint {
   readonly localAddress: PacketAddress
+  readonly maxGuests: number
   readonly #port: EnginePort
   readonly #remotes = new Map<string, Remote>()
   #acceptor?: PacketAcceptor
@@ -121,7 +123,7 @@ export class UdpEndpoint implements PacketEndpoint {
   constructor (init: UdpEndpointInit) {
     try {
       this.#port = EnginePort.bind(init.host, init.port, init.anyStranger ?? false, nativeLimits(init), {
-        onRaw: (host, port, localHost, datagram, answer) => { this.#onDatagram({ host, port }, localHost, datagram, answer) },
+        onRaw: (host, port, localHost, datagram, welcomed) => { this.#onDatagram({ host, port }, localHost, datagram, welcomed) },
         onValidated: (host, port, localHost, proposal, datagram) => { this.#onValidated({ host, port }, localHost, proposal, datagram) },
         onClosed: () => { this.#onClosed() }
       })
@@ -130,6 +132,7 @@ export class UdpEndpoint implements PacketEndpoint {
     }
 
     this.localAddress = this.#port.localAddress
+    this.maxGuests = init.maxGuests ?? DEFAULTS.maxGuests
   }
 
   get status (): 'open' | 'closed' {
@@ -284,19 +287,20 @@ export class UdpEndpoint implements PacketEndpoint {
     }
   }
 
-  #onDatagram (remote: PacketAddress, localHost: string | undefined, datagram: Uint8Array, answer?: Uint8Array): void {
+  #onDatagram (remote: PacketAddress, localHost: string | undefined, datagram: Uint8Array, welcomed?: Welcomed): void {
     const entry = this.#remotes.get(formatPacketAddress(remote))
-    const dialled = answer == null ? undefined : dialledSocket(entry)
+    const dialled = welcomed == null ? undefined : dialledSocket(entry)
 
     if (entry != null && dialled == null) {
       this.#deliver(entry, datagram, localHost)
     } else if (this.#accepts(datagram, remote, false)) {
       const socket = this.#open(remote, localHost)
       socket.accepted = true
-      socket.answer = answer
+      socket.welcomed = welcomed
+      socket.beside = dialled
       this.#acceptor?.onSocket(socket, datagram, false, dialled)
-    } else if (answer != null) {
-      this.#port.commands.dismiss(remote.host, remote.port)
+    } else if (welcomed != null) {
+      this.#port.commands.dismiss(remote.host, remote.port, welcomed.guest)
     }
   }
 
@@ -310,6 +314,7 @@ export class UdpEndpoint implements PacketEndpoint {
     } else if (this.#accepts(proposal, remote, true)) {
       const socket = this.#open(remote, localHost)
       socket.accepted = true
+      socket.beside = dialled
       this.#acceptor?.onSocket(socket, proposal, true, dialled)
       socket.receive(datagram, localHost)
     }
@@ -325,9 +330,12 @@ export class UdpEndpoint implements PacketEndpoint {
   }
 
   #deliver ({ address, sockets }: Remote, datagram: Uint8Array, localHost?: string): void {
-    // PSEC's first bytes: a negotiation is the newest socket's
+    const [newest] = sockets.slice(-1)
+    // A remote that proposes again has not got the answer that it was given, and may take notice of what we have proposed.
+    const isForBoth = datagram[0] === 0 && newest.beside?.status === 'open' && isDialling(newest.beside)
+    // PSEC's first bytes: a negotiation is the newest socket's.
     const takers = datagram[0] <= 1 || (datagram[0] === 255 && datagram.byteLength === 1)
-      ? sockets.slice(-1)
+      ? sockets.filter(socket => socket === newest || isForBoth)
       : sockets.filter(socket => !socket.handedOver)
 
     // What the engine passed on just before it heard that the flow is a scheme's now: back to it.
@@ -431,12 +439,18 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   accepted = false
 
   /**
-   * What the engine has answered to the remote's proposal: it need not be sent once more
+   * What the engine has made of the proposal for which it was opened
    */
-  answer?: Uint8Array
+  welcomed?: Welcomed
+
+  /**
+   * By which we dial the remote, which goes by the answer that it was given for this one
+   */
+  beside?: UdpSocket
 
   readonly #port: EnginePort
   readonly #owner: UdpSocketOwner
+  #hasSent = false
   #handedOver = false
   #onHandedOverClose?: () => void
   #status: 'open' | 'closed' = 'open'
@@ -478,15 +492,22 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   }
 
   send (datagram: Uint8Array): void {
-    const { answer } = this
-    this.answer = undefined
+    const isFirst = !this.#hasSent
+    this.#hasSent = true
 
-    if (answer != null && equals(answer, datagram)) {
+    // it has left
+    if (isFirst && this.welcomed != null && equals(this.welcomed.answer, datagram)) {
       return
     }
 
+    this.sendTogether([datagram])
+  }
+
+  sendTogether (datagrams: Uint8Array[]): void {
+    this.#hasSent = true
+
     if (this.#status === 'open') {
-      this.#port.sendRaw(this.remoteAddress.host, this.remoteAddress.port, this.localHost, datagram)
+      this.#port.sendRaw(this.remoteAddress.host, this.remoteAddress.port, this.localHost, datagrams)
     }
   }
 
@@ -511,7 +532,8 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
       ...this.remoteAddress,
       localHost: this.localHost,
       maxDatagramSize: this.maxDatagramSize,
-      maxProbeSize: this.maxProbeSize
+      maxProbeSize: this.maxProbeSize,
+      guest: this.welcomed?.guest
     }
   }
 }
@@ -521,7 +543,14 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
  * `PacketAcceptor.onSocket`
  */
 function dialledSocket (entry: Remote | undefined): UdpSocket | undefined {
-  return entry?.sockets.length === 1 ? entry.sockets.find(socket => !socket.accepted && !socket.handedOver) : undefined
+  return entry?.sockets.length === 1 ? entry.sockets.find(isDialling) : undefined
+}
+
+/**
+ * Whether it is ours to propose on it, and no scheme of the engine has it yet
+ */
+function isDialling (socket: UdpSocket): boolean {
+  return !socket.accepted && !socket.handedOver
 }
 
 function maxDatagramSize (host: string): number {

@@ -13,7 +13,7 @@ import type { Links } from './links.ts'
 import type { PsecMetrics } from './metrics.ts'
 import type { LocalPorts } from './ports.ts'
 import type { InboundLimits } from '../index.ts'
-import type { EndpointShield, PacketAddress, PacketEndpoint, PacketSocket } from '../sockets/index.ts'
+import type { EndpointShield, EndpointWelcome, PacketAddress, PacketEndpoint, PacketSocket } from '../sockets/index.ts'
 import type { PsecUpgrader } from '../upgrader/index.ts'
 import type { AbortOptions, Listener, ListenerEvents, Logger, Upgrader } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
@@ -61,6 +61,8 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
   #state: 'idle' | 'opening' | 'listening' | 'closed' = 'idle'
   #endpoint?: PacketEndpoint
   #isShielded = false
+  #welcome?: EndpointWelcome
+  #isWelcoming = false
   /** Whether there is a means to have strangers prove their address before JavaScript hears of them */
   #canShield = false
   #cancelShieldCheck?: Cancel
@@ -217,7 +219,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     }
 
     endpoint.accept(undefined)
-    endpoint.welcome?.(undefined)
+    this.#updateWelcome()
     this.#init.ports.withdraw(endpoint)
     await this.#init.links.close(link => this.owns(link.socket), {
       signal: options.signal ?? AbortSignal.timeout(CLOSE_TIMEOUT)
@@ -246,7 +248,8 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
       }
     })
 
-    endpoint.welcome?.(prepared)
+    this.#welcome = prepared
+    this.#updateWelcome()
     this.#init.metrics.listenerStatus?.update({ [this.#addr]: 1 })
     this.#log('listening on %s', this.#addr)
     this.safeDispatchEvent('listening')
@@ -304,6 +307,27 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.#log('strangers %s their address first, %d upgrades are pending', this.#isShielded ? 'have to prove' : 'need not prove', this.#pending.size)
   }
 
+  /**
+   * The endpoint may answer strangers by itself as long as none of them will be turned away here
+   */
+  #updateWelcome (): void {
+    const isWelcoming = this.#state === 'listening' && this.#welcome != null && this.#pending.room >= (this.#endpoint?.maxGuests ?? 0)
+
+    if (isWelcoming === this.#isWelcoming) {
+      return
+    }
+
+    this.#isWelcoming = isWelcoming
+
+    try {
+      this.#endpoint?.welcome?.(isWelcoming ? this.#welcome : undefined)
+    } catch (err: any) {
+      // they are answered here
+      this.#welcome = undefined
+      this.#log.error('%s can\'t answer strangers by itself - %e', this.#addr, err)
+    }
+  }
+
   #accept (socket: PacketSocket, firstDatagram: Uint8Array, validated: boolean, predecessor?: Link): void {
     this.#upgrade(socket, firstDatagram, validated, predecessor).catch(err => {
       this.#init.metrics.listenerErrors?.increment({ [`${this.#addr} inbound_upgrade`]: true })
@@ -321,6 +345,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     const validateAddress = !validated && this.#pending.isUnderPressure
     this.#pending.add(link, socket.remoteAddress.host, validated)
     this.#updateShield()
+    this.#updateWelcome()
 
     try {
       const connection = await link.accept({ upgrader, firstDatagram, validateAddress, handshakeSignal, signal: this.#shutdown.signal })
@@ -331,6 +356,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
       handshakeSignal.clear()
       this.#pending.delete(link, isConnected)
       this.#updateShield()
+      this.#updateWelcome()
     }
   }
 

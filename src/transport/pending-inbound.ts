@@ -80,6 +80,15 @@ export class PendingInbound {
   }
 
   /**
+   * For how many more there is room, wherever they come from, and whatever they have proved
+   */
+  get room (): number {
+    const { max, maxPerPrefix, maxUnproven } = this.#init
+
+    return Math.min(max, maxPerPrefix, maxUnproven) - this.#entries.size
+  }
+
+  /**
    * Why there is no room for somebody from that host; undefined if there is
    */
   refuses (host: string, validated: boolean): TurnedAwayReason | undefined {

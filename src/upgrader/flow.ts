@@ -67,13 +67,9 @@ export class Flow {
    * Send the proposal, with the initiation packet if there is one, and the rest of the first flight on its heels
    */
   propose (initiationPacket?: Uint8Array, rest: Uint8Array[] = []): void {
-    const { negotiator, clock, socket } = this.#init
+    const { negotiator, clock } = this.#init
     negotiator.propose(clock.now(), initiationPacket)
-    this.#advance()
-
-    for (const datagram of rest) {
-      socket.send(datagram)
-    }
+    this.#advance(rest)
   }
 
   /**
@@ -156,16 +152,22 @@ export class Flow {
   /**
    * Carry out what the negotiator wants after an input. Frames before events: an accept has to leave before the scheme's answer.
    * Returns how many left.
+   *
+   * @param followUp - datagrams of the scheme on their heels
    */
-  #advance (): number {
-    const { negotiator, socket, metrics } = this.#init
-    let sent = 0
+  #advance (followUp: Uint8Array[] = []): number {
+    const { negotiator, metrics } = this.#init
+    const frames: Uint8Array[] = []
 
     for (let frame = negotiator.pollTransmit(); frame != null; frame = negotiator.pollTransmit()) {
+      frames.push(frame)
+    }
+
+    this.#send([...frames, ...followUp])
+
+    for (const frame of frames) {
       countFrame(metrics, frame, 'sent')
-      socket.send(frame)
       this.#init.onTransmit(frame)
-      sent++
     }
 
     for (let event = negotiator.pollEvent(); event != null; event = negotiator.pollEvent()) {
@@ -180,7 +182,17 @@ export class Flow {
 
     this.#arm()
 
-    return sent
+    return frames.length
+  }
+
+  #send (datagrams: Uint8Array[]): void {
+    const { socket } = this.#init
+
+    if (datagrams.length > 1 && socket.sendTogether != null) {
+      socket.sendTogether(datagrams)
+    } else {
+      datagrams.forEach(datagram => { socket.send(datagram) })
+    }
   }
 
   #arm (): void {

@@ -291,6 +291,8 @@ struct End {
     /// From where a session's packets came, real ones perhaps: QUIC then sends there to see whether its remote has moved (RFC
     /// 9000, section 9), quinn more than it should (`docs/fuzzing.md`).
     moved: HashSet<SocketAddr>,
+    /// The guest that JavaScript was told of last.
+    last_guest: Option<u32>,
     /// Who was welcome: their sessions may begin without JavaScript.
     guests: HashSet<SocketAddr>,
     /// Bytes that came from, and went to, everybody.
@@ -309,6 +311,7 @@ impl End {
             responders: HashSet::new(),
             wanted: HashSet::new(),
             moved: HashSet::new(),
+            last_guest: None,
             guests: HashSet::new(),
             bytes: HashMap::new(),
             heard: HashSet::new(),
@@ -332,6 +335,7 @@ impl End {
             local: None,
             max_udp_payload: 1452,
             max_probe_payload: 1452,
+            guest: None,
         }
     }
 
@@ -380,8 +384,16 @@ impl End {
 
     fn notice(&mut self, session: u32, notice: &Notice) {
         match notice {
-            Notice::Raw { remote, data, .. } => {
+            Notice::Raw {
+                remote,
+                data,
+                answer,
+                ..
+            } => {
                 assert!(self.heard.contains(&(*remote, data.clone())));
+                if let Some((guest, _)) = answer {
+                    self.last_guest = Some(*guest);
+                }
             }
             Notice::Validated { proposal, data, .. } => {
                 assert!(proposal.starts_with(PROPOSAL) && proposal.ends_with(data));
@@ -621,8 +633,9 @@ impl World {
                 is_dtls,
                 early: has_early,
             } => {
-                let (session, identity, peer) =
+                let (session, identity, mut peer) =
                     (end.next_session(), end.identity(is_dtls), end.peer());
+                peer.guest = end.last_guest.take();
                 end.wanted.insert(peer.remote);
                 end.responders.insert(session);
                 Command::Respond {
@@ -665,6 +678,7 @@ impl World {
             }
             Op::Dismiss { remote } => Command::Dismiss {
                 remote: address(remote),
+                guest: end.last_guest.unwrap_or(0),
             },
             Op::Release { remote } => Command::Release {
                 remote: address(remote),

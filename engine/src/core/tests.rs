@@ -125,6 +125,7 @@ impl End {
             local: None,
             max_udp_payload: 1452,
             max_probe_payload: 65_487,
+            guest: None,
         }
     }
 

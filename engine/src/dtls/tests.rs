@@ -43,6 +43,7 @@ impl End {
             local: None,
             max_udp_payload: 1452,
             max_probe_payload: 1452,
+            guest: None,
         };
         let session = if is_initiator {
             DtlsSession::initiate(1, now, identity, peer)
