@@ -560,7 +560,7 @@ export function schemeContract (name: string, setup: () => SchemeContractFixture
       it('aborts the session when its signal does', async () => {
         const { local, remote } = start({ onStream: (probe) => { probe.stream.pause() } })
         const near = await local.open()
-        fill(near)
+        overfill(near)
         near.stream.closeWrite()
         await remote.stream()
         const controller = new AbortController()
@@ -668,6 +668,15 @@ function fill (probe: StreamProbe): number {
   } while (probe.stream.send(chunk) && sent < limit)
 
   return sent
+}
+
+/** Send more than a remote that is paused takes */
+function overfill (probe: StreamProbe): void {
+  const chunk = new Uint8Array(64 * 1024)
+
+  for (let sent = 0; sent <= MAX_AFTER_PAUSE + MAX_SEND_QUEUE; sent += chunk.byteLength) {
+    probe.stream.send(chunk)
+  }
 }
 
 /** Return what comes, and close after the remote */
