@@ -18,6 +18,7 @@ import { ECHO, expectEcho } from './fixtures/echo.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
+import { OpenEndpoints } from './fixtures/open-endpoints.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
@@ -800,22 +801,15 @@ describe('strangers who have to prove their address', () => {
 })
 
 describe('the shield of a UDP port', () => {
-  const endpoints: UdpEndpoint[] = []
+  const endpoints = new OpenEndpoints()
 
   afterEach(async () => {
-    await Promise.all(endpoints.splice(0).map(async endpoint => endpoint.close()))
+    await endpoints.close()
   })
-
-  function openEndpoint (): UdpEndpoint {
-    const endpoint = new UdpEndpoint({ host: HOST, port: 0 })
-    endpoints.push(endpoint)
-
-    return endpoint
-  }
 
   it('passes on who gave a proof: the proposal with the proof as its initiation packet, then the proof', async () => {
     const scheme = quicDatagram()
-    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    const [alice, bob] = [endpoints.open(), endpoints.open()]
     const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
     const propose = { type: 'propose' as const, peerId: peerIdFromPrivateKey(aliceKey).toMultihash().bytes, schemes: [QUIC_DATAGRAM] }
     const bare = encodeFrame(propose)
@@ -868,7 +862,7 @@ describe('the shield of a UDP port', () => {
 
   it('does not come between a dial and its remote', async () => {
     const scheme = quicDatagram()
-    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    const [alice, bob] = [endpoints.open(), endpoints.open()]
     const bobKey = await generateKeyPair('Ed25519')
     bob.accept({ filter: () => true, onSocket: () => { throw new Error('There is a socket already') } })
     bob.shield({
@@ -890,7 +884,7 @@ describe('the shield of a UDP port', () => {
   })
 
   it('needs the address validator of a scheme of the engine', () => {
-    const endpoint = openEndpoint()
+    const endpoint = endpoints.open()
 
     for (const addressValidator of [undefined, null, {}, 'validator']) {
       expect(() => { endpoint.shield({ answers: [], addressValidator, maxProposals: 8, maxProposalsPerPrefix: 8, maxUnprepared: 16, lifetime: 15_000 }) })

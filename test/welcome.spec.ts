@@ -9,12 +9,12 @@ import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { expect } from 'aegir/chai'
 import { dtls, negotiation, quicDatagram, udp } from '../src/index.ts'
 import { compareIds } from '../src/negotiation/index.ts'
-import { UdpEndpoint } from '../src/sockets/udp.ts'
 import { PsecUpgrader } from '../src/upgrader/index.ts'
 import { decodeFrame, encodeFrame, looksLikeFrame } from '../src/wire/index.ts'
 import { expectEcho, handleEcho } from './fixtures/echo.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, stopNodes } from './fixtures/nodes.ts'
+import { OpenEndpoints } from './fixtures/open-endpoints.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
@@ -136,18 +136,11 @@ describe('strangers who are welcome', () => {
 })
 
 describe('the welcome of a UDP port', () => {
-  const endpoints: UdpEndpoint[] = []
+  const endpoints = new OpenEndpoints()
 
   afterEach(async () => {
-    await Promise.all(endpoints.splice(0).map(async endpoint => endpoint.close()))
+    await endpoints.close()
   })
-
-  function openEndpoint (): UdpEndpoint {
-    const endpoint = new UdpEndpoint({ host: HOST, port: 0 })
-    endpoints.push(endpoint)
-
-    return endpoint
-  }
 
   function createUpgrader (privateKey: PrivateKey): PsecUpgrader {
     return new PsecUpgrader({ peerId: peerIdFromPrivateKey(privateKey), privateKey, logger: defaultLogger() }, { schemes: [quicDatagram()] })
@@ -169,7 +162,7 @@ describe('the welcome of a UDP port', () => {
    */
   async function cross (aliceKey: PrivateKey, bobKey: PrivateKey, isLost: boolean): Promise<Crossing> {
     const [aliceUpgrader, bobUpgrader] = [createUpgrader(aliceKey), createUpgrader(bobKey)]
-    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    const [alice, bob] = [endpoints.open(), endpoints.open()]
     const controller = new AbortController()
     const { signal } = controller
     const accepted = Promise.withResolvers<[PacketSocket, PacketSocket | undefined]>()
@@ -250,7 +243,7 @@ describe('the welcome of a UDP port', () => {
 
   it('ends with the acceptor turning the stranger away', async () => {
     const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
-    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    const [alice, bob] = [endpoints.open(), endpoints.open()]
     bob.welcome(createUpgrader(bobKey).prepareAnswers())
     bob.accept({ filter: () => false, onSocket: () => { throw new Error('It was turned away') } })
     const dialling = createUpgrader(aliceKey).upgradeOutbound(alice.connect(bob.localAddress), { signal: AbortSignal.timeout(8_000) })
@@ -262,7 +255,7 @@ describe('the welcome of a UDP port', () => {
 
   it('is not for who claims to be us', async () => {
     const bobKey = await generateKeyPair('Ed25519')
-    const [alice, bob] = [openEndpoint(), openEndpoint()]
+    const [alice, bob] = [endpoints.open(), endpoints.open()]
     const upgrader = createUpgrader(bobKey)
     const filtered: Uint8Array[] = []
     bob.welcome(upgrader.prepareAnswers())
@@ -274,7 +267,7 @@ describe('the welcome of a UDP port', () => {
   })
 
   it('needs the address validator of a scheme of the engine', () => {
-    const endpoint = openEndpoint()
+    const endpoint = endpoints.open()
 
     for (const addressValidator of [undefined, null, {}, 'validator']) {
       expect(() => { endpoint.welcome({ answers: [], addressValidator, peerId: new Uint8Array() }) })

@@ -418,8 +418,6 @@ impl Core {
                     self.surface(origin, &data);
                 }
             }
-            // JavaScript is done with them, but the remote may not have heard of their end.
-            Some(flow) if flow.may_know(&data) => self.route_or_count(now, origin, data),
             _ if first == 0 && self.shield.is_up() => self.shield(now, origin, data),
             _ if first == 0 || self.any_stranger => {
                 if first == 0 {
@@ -739,6 +737,7 @@ impl Core {
         if guest.began_with(early) {
             match guest.state {
                 State::Arriving(arrival) => {
+                    // The first is the initiation packet, which JavaScript has.
                     let rest = arrival.datagrams.into_iter().skip(1);
                     early.extend(rest.map(|(_, it)| it.to_vec()));
                     return false;

@@ -57,6 +57,14 @@ fn begun() -> Net {
     net
 }
 
+/// Its handshake is done, as far as it can see.
+fn handshaken() -> Net {
+    let mut net = begun();
+    net.proceed(false);
+    net.deliver_all();
+    net
+}
+
 fn guests(net: &Net) -> Vec<(u32, &[u8])> {
     net.b
         .notices()
@@ -106,9 +114,7 @@ fn assert_nothing_is_left(net: &mut Net) {
 
 #[test]
 fn a_stranger_has_its_answer_and_its_handshake_before_javascript_says_a_word() {
-    let mut net = begun();
-    net.proceed(false);
-    net.deliver_all();
+    let mut net = handshaken();
     assert_eq!(net.a.raw(), [ACCEPT]);
     assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
     assert_eq!(net.b.notices().count(), 1);
@@ -124,9 +130,7 @@ fn the_answer_leaves_before_the_handshake_begins() {
 
 #[test]
 fn javascript_that_responds_goes_on_with_what_has_begun() {
-    let mut net = begun();
-    net.proceed(false);
-    net.deliver_all();
+    let mut net = handshaken();
     let before = net.sent.len();
     respond(&mut net);
     net.deliver_all();
@@ -163,9 +167,7 @@ fn open_streams(net: &mut Net) -> Vec<u64> {
 
 #[test]
 fn what_a_guest_does_before_javascript_responds_is_told_afterwards() {
-    let mut net = begun();
-    net.proceed(false);
-    net.deliver_all();
+    let mut net = handshaken();
     assert!(open_streams(&mut net).is_empty());
     respond(&mut net);
     net.run(Duration::from_millis(100));
@@ -249,9 +251,7 @@ fn dismiss(net: &mut Net, index: usize) {
 
 #[test]
 fn a_guest_that_javascript_dismisses_is_told_at_once() {
-    let mut net = begun();
-    net.proceed(false);
-    net.deliver_all();
+    let mut net = handshaken();
     dismiss(&mut net, 0);
     net.deliver_all();
     assert_eq!(net.a.closed(), Some(CloseCause::RemoteError));
@@ -371,9 +371,7 @@ fn the_rest_of_a_first_flight_is_javascripts_behind_a_guest_that_was_forged() {
 
 #[test]
 fn a_guest_whose_session_has_ended_is_nobodys_any_more() {
-    let mut net = begun();
-    net.proceed(false);
-    net.deliver_all();
+    let mut net = handshaken();
     net.a.close(net.now, 1, 0, false);
     net.run(Duration::from_millis(900));
     assert!(net.b.core.sessions.is_empty());
@@ -385,9 +383,7 @@ fn a_guest_whose_session_has_ended_is_nobodys_any_more() {
 
 #[test]
 fn a_port_that_closes_tells_its_guests() {
-    let mut net = begun();
-    net.proceed(false);
-    net.deliver_all();
+    let mut net = handshaken();
     tell_b(&mut net, Command::Shutdown);
     net.deliver_all();
     assert!(net.a.closed().is_some());
@@ -576,6 +572,7 @@ fn sent_in_vain(mut net: Net, lateness: Duration) -> usize {
     net.b.core.begin_session(net.now);
     tell_b(&mut net, Command::Claim { remote: A.into() });
     net.run(lateness);
+    // Behind the proposal, which holds the initiation packet.
     let rest = net.b.raw().into_iter().skip(1).map(<[u8]>::to_vec);
     let early = [net.first_flight[0].clone()].into_iter().chain(rest);
     let early = early.collect();
