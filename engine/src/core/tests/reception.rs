@@ -114,7 +114,7 @@ fn assert_nothing_is_left(net: &mut Net) {
 
 #[test]
 fn a_stranger_has_its_answer_and_its_handshake_before_javascript_says_a_word() {
-    let mut net = handshaken();
+    let net = handshaken();
     assert_eq!(net.a.raw(), [ACCEPT]);
     assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
     assert_eq!(net.b.notices().count(), 1);
