@@ -26,6 +26,7 @@ use crate::quic::{QuicSession, Terms};
 use crate::reception::{Arrival, MAX_GUESTS, Reception, State};
 use crate::session::{AnySession, Session};
 use crate::shield::{Shield, Verdict};
+use crate::tls::KEY_EXCHANGE;
 
 /// Datagrams outside the schemes that may wait for JavaScript; more are dropped and counted.
 const MAX_WAITING_RAW: usize = 512;
@@ -47,6 +48,9 @@ const MAX_WAITING_BYTES: usize = 2 * 1024 * 1024;
 
 /// The application error code for guests that JavaScript does not want: that of a session that was given up.
 const UNWANTED: u32 = 1;
+
+/// How long a dial is left alone before the next one's key exchange is begun: the handshake should not have to wait for that.
+const DIAL_TIME: Duration = Duration::from_millis(50);
 
 /// How long a port stays open for remotes that can't be told yet that it closes: more than a round trip, less than anybody minds.
 const PARTING_TIME: Duration = Duration::from_millis(250);
@@ -200,6 +204,8 @@ pub struct Core {
     closing: bool,
     /// How long to wait then for remotes that can't be told yet.
     parting_until: Option<Instant>,
+    /// When to begin the next dial's key exchange.
+    begin_ahead_at: Option<Instant>,
     pub events: Events,
     pub counters: Counters,
 }
@@ -234,6 +240,7 @@ impl Core {
             waiting_raw: 0,
             closing: false,
             parting_until: None,
+            begin_ahead_at: None,
             events: Events::default(),
             counters: Counters::default(),
         }
@@ -444,6 +451,9 @@ impl Core {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.shield.handle_timeout(now);
         self.parting_until.take_if(|until| now >= *until);
+        if self.begin_ahead_at.take_if(|at| now >= *at).is_some() {
+            KEY_EXCHANGE.begin_ahead();
+        }
         while let Some(guest) = self.reception.pop_expired(now) {
             self.turn_away(now, guest.number);
         }
@@ -465,7 +475,7 @@ impl Core {
         let strangers = [self.shield.poll_timeout(), self.reception.poll_timeout()];
         strangers
             .into_iter()
-            .chain([session, self.parting_until])
+            .chain([session, self.parting_until, self.begin_ahead_at])
             .flatten()
             .min()
     }
@@ -1106,6 +1116,7 @@ impl Core {
                 let (handle, connection) = self.endpoint.connect(now, config, peer.remote, "l")?;
                 let mut session = QuicSession::new(id, handle, connection, terms);
                 let first_flight = session.prepare(now);
+                self.begin_ahead_at = Some(now + DIAL_TIME);
                 (AnySession::Quic(Box::new(session)), first_flight)
             }
             #[cfg(feature = "dtls")]

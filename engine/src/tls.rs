@@ -4,6 +4,7 @@
 //! ChaCha20-Poly1305, which is the slower cipher on every processor with AES instructions.
 
 mod certificates;
+mod key_exchange;
 
 use std::fmt;
 use std::sync::{Arc, Once};
@@ -24,6 +25,7 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use self::certificates::{Certificates, Claim};
+pub use self::key_exchange::KEY_EXCHANGE;
 
 /// libp2p TLS specification, "ALPN".
 const ALPN: &[u8] = b"libp2p";
@@ -123,7 +125,7 @@ fn provider() -> CryptoProvider {
             aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
         kx_groups: vec![
-            aws_lc_rs::kx_group::X25519MLKEM768,
+            &KEY_EXCHANGE,
             aws_lc_rs::kx_group::X25519,
             aws_lc_rs::kx_group::SECP256R1,
         ],
@@ -132,11 +134,11 @@ fn provider() -> CryptoProvider {
 }
 
 /// Seed the process's random number generator, which takes tens of milliseconds (it gathers entropy from the processor's
-/// jitter), on a thread of its own: the first handshake need not wait for it.
+/// jitter), on a thread of its own, and begin a key exchange with it: the first handshake need wait for neither.
 pub fn warm_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::thread::spawn(|| provider().secure_random.fill(&mut [0; 32]));
+        std::thread::spawn(|| KEY_EXCHANGE.begin_ahead());
     });
 }
 
@@ -167,28 +169,28 @@ impl Libp2pVerifier {
         self.certificates.verify(end_entity, now)?;
         Ok(())
     }
+
+    /// That the other side has the private key of the certificate it shows.
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let claim = self.certificates.verify(certificate, UnixTime::now())?;
+        verify_tls13_signature_with_raw_key(
+            message,
+            &SubjectPublicKeyInfoDer::from(&claim.remote_key[..]),
+            signed,
+            &provider().signature_verification_algorithms,
+        )
+    }
 }
 
 impl fmt::Debug for Libp2pVerifier {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("Libp2pVerifier")
     }
-}
-
-/// That the other side has the private key of the certificate it shows.
-fn verify_signature(
-    message: &[u8],
-    certificate: &CertificateDer,
-    signed: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let (_, certificate) = X509Certificate::from_der(certificate)
-        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    verify_tls13_signature_with_raw_key(
-        message,
-        &SubjectPublicKeyInfoDer::from(certificate.public_key().raw),
-        signed,
-        &provider().signature_verification_algorithms,
-    )
 }
 
 /// Not reached: only TLS 1.3 is offered and accepted.
@@ -236,7 +238,7 @@ impl ServerCertVerifier for Libp2pVerifier {
         certificate: &CertificateDer,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_signature(message, certificate, signed)
+        self.verify_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -278,7 +280,7 @@ impl ClientCertVerifier for Libp2pVerifier {
         certificate: &CertificateDer,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_signature(message, certificate, signed)
+        self.verify_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

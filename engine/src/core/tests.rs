@@ -407,6 +407,17 @@ fn an_initiator_sends_nothing_before_the_agreement() {
     assert!(net.first_flight.iter().all(|it| it.len() == 1200));
 }
 
+#[test]
+fn the_next_dials_key_exchange_waits_until_this_dial_is_over() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    let at = net.now + DIAL_TIME;
+    net.run(DIAL_TIME - Duration::from_millis(1));
+    assert_eq!(net.a.core.begin_ahead_at, Some(at));
+    net.run(Duration::from_millis(1));
+    assert_eq!(net.a.core.begin_ahead_at, None);
+}
+
 /// Let one end say what it has to say, to nobody.
 fn said_by(end: &mut End, now: Instant) -> Vec<Vec<u8>> {
     let mut said = Vec::new();
