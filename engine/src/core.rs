@@ -25,7 +25,7 @@ use crate::notice::{CloseCause, Notice};
 use crate::quic::{QuicSession, Terms};
 use crate::reception::{Arrival, MAX_GUESTS, Reception, State};
 use crate::session::{AnySession, Session};
-use crate::shield::{Shield, Verdict};
+use crate::shield::{self, Shield, Verdict};
 use crate::tls::KEY_EXCHANGE;
 
 /// Datagrams outside the schemes that may wait for JavaScript; more are dropped and counted.
@@ -198,6 +198,7 @@ pub struct Core {
     ready: VecDeque<u32>,
     is_ready: HashSet<u32>,
     responses: VecDeque<(SocketAddr, Option<IpAddr>, Vec<u8>)>,
+    is_responses_turn: bool,
     starved: Vec<u32>,
     waiting_bytes: usize,
     waiting_raw: usize,
@@ -235,6 +236,7 @@ impl Core {
             ready: VecDeque::new(),
             is_ready: HashSet::new(),
             responses: VecDeque::new(),
+            is_responses_turn: false,
             starved: Vec::new(),
             waiting_bytes: 0,
             waiting_raw: 0,
@@ -553,16 +555,35 @@ impl Core {
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
         buf.clear();
-        if let Some((destination, src_ip, data)) = self.responses.pop_front() {
-            *buf = data;
-            return Some(Transmit {
-                destination,
-                ecn: None,
-                size: buf.len(),
-                segment_size: None,
-                src_ip,
-            });
+        // By turns: neither strangers nor sessions have to wait until the others have had everything.
+        self.is_responses_turn = !self.is_responses_turn;
+        if self.is_responses_turn {
+            self.poll_response(buf)
+                .or_else(|| self.poll_session(now, max_datagrams, buf))
+        } else {
+            self.poll_session(now, max_datagrams, buf)
+                .or_else(|| self.poll_response(buf))
         }
+    }
+
+    fn poll_response(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
+        let (destination, src_ip, data) = self.responses.pop_front()?;
+        *buf = data;
+        Some(Transmit {
+            destination,
+            ecn: None,
+            size: buf.len(),
+            segment_size: None,
+            src_ip,
+        })
+    }
+
+    fn poll_session(
+        &mut self,
+        now: Instant,
+        max_datagrams: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
         while let Some(id) = self.ready.pop_front() {
             let Some((session, remote)) = self.sessions.get_mut(&id) else {
                 self.is_ready.remove(&id);
@@ -674,7 +695,7 @@ impl Core {
         let mut answer = None;
         if !self.strangers.contains_key(&origin.remote)
             && self.has_room_for_raw()
-            && self.responses.len() < self.limits.responses
+            && self.has_room_for_response()
         {
             answer = self.reception.propose(now, origin, data);
         }
@@ -799,6 +820,11 @@ impl Core {
 
     /// A stranger proposes while the shield is up.
     fn shield(&mut self, now: Instant, origin: Origin, mut data: BytesMut) {
+        // As good as lost on its way: nobody shall be forgotten for one that is not answered.
+        if !self.has_room_for_response() {
+            self.counters.responses_overflow += 1;
+            return;
+        }
         match self.shield.propose(now, origin.remote, &data) {
             Verdict::Answer {
                 response,
@@ -823,6 +849,11 @@ impl Core {
     /// What may be the first packet of QUIC from somebody behind the shield: passed on if it proves the sender's address, else
     /// answered with what makes it prove that (RFC 9000, section 8.1.2).
     fn validate(&mut self, now: Instant, origin: Origin, data: BytesMut) {
+        // To find out what a packet is takes several times as long as all else that is done for strangers.
+        if !self.has_room_for_response() && !shield::has_token(&data) {
+            self.counters.responses_overflow += 1;
+            return;
+        }
         let mut buf = Vec::new();
         match self.handle(now, origin, data.clone(), &mut buf) {
             Some(DatagramEvent::NewConnection(incoming)) => {
@@ -1035,8 +1066,12 @@ impl Core {
         has_restarted && self.tell_dtls(now, origin, data)
     }
 
+    fn has_room_for_response(&self) -> bool {
+        self.responses.len() < self.limits.responses
+    }
+
     fn respond_raw(&mut self, remote: SocketAddr, local: Option<IpAddr>, data: Vec<u8>) {
-        if self.responses.len() < self.limits.responses {
+        if self.has_room_for_response() {
             self.responses.push_back((remote, local, data));
         } else {
             self.counters.responses_overflow += 1;

@@ -315,6 +315,22 @@ pub fn find_answer<'a, 'd>(
     })
 }
 
+/// Whether a first packet of QUIC brings what may prove its sender's address (RFC 9000, section 17.2.2).
+pub fn has_token(packet: &[u8]) -> bool {
+    fn skip_connection_id(rest: &[u8]) -> Option<&[u8]> {
+        let (length, rest) = rest.split_first()?;
+        rest.get(usize::from(*length)..)
+    }
+    // The header's form and the packet's type, then the version.
+    let [0xc0..=0xcf, _, _, _, _, ref ids @ ..] = *packet else {
+        return false;
+    };
+    skip_connection_id(ids)
+        .and_then(skip_connection_id)
+        .and_then(|rest| rest.first())
+        .is_some_and(|length| *length != 0)
+}
+
 /// Where the initiation packet begins in the last field of a proposal, which has to be its length and exactly as much, or
 /// nothing at all.
 fn packet_offset(field: &[u8]) -> Option<usize> {

@@ -195,3 +195,20 @@ fn everything_is_forgotten_in_time_also_when_it_is_down() {
     assert_eq!(shield.poll_timeout(), None);
     assert!(shield.proposals.capacity() == 0 && shield.of_prefix.is_empty());
 }
+
+#[test]
+fn a_first_packet_tells_whether_it_has_a_token() {
+    let packet = |token: &[u8]| [b"\xc3\0\0\0\x01\x02ab\x01c", token, b"\x44\xd0rest"].concat();
+    assert!(has_token(&packet(b"\x02hi")));
+    assert!(has_token(&packet(b"\x40\x02hi")));
+    assert!(!has_token(&packet(b"\0")));
+    // That of another type may begin in the same way.
+    for first in [0x43, 0xd3, 0xe3, 0xf3] {
+        let mut other = packet(b"\x02hi");
+        other[0] = first;
+        assert!(!has_token(&other), "{first:#x}");
+    }
+    for length in 0..10 {
+        assert!(!has_token(&packet(b"\x02hi")[..length]), "{length}");
+    }
+}

@@ -278,6 +278,75 @@ fn answers_that_find_no_room_are_counted() {
     assert_eq!(net.b.core.counters.responses_overflow, 3);
 }
 
+/// As many strangers propose to B as it has room for answers.
+fn fill_responses(net: &mut Net) {
+    let remote = SocketAddr::from(([10, 1, 1, 1], 9));
+    for _ in 0..MAX_RESPONSES {
+        net.b.hear(net.now, remote, BARE);
+    }
+    assert_eq!(net.b.core.responses.len(), MAX_RESPONSES);
+}
+
+#[test]
+fn a_stranger_that_could_not_be_answered_takes_nobodys_place() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    fill_responses(&mut net);
+    let remote: SocketAddr = A.into();
+    net.b.hear(net.now, remote, BARE);
+    assert!(!net.b.core.shield.remembers(&remote));
+}
+
+#[test]
+fn a_first_packet_that_could_not_be_answered_is_not_looked_at() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    fill_responses(&mut net);
+    net.initiate(1400);
+    let remote: SocketAddr = A.into();
+    for packet in net.first_flight.clone() {
+        net.b.hear(net.now, remote, &packet);
+    }
+    assert_eq!(net.b.core.counters.challenged, 0);
+    assert_eq!(net.b.core.counters.responses_overflow, 2);
+}
+
+#[test]
+fn a_stranger_who_proves_its_address_needs_no_room_for_an_answer() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    fill_responses(&mut net);
+    net.proceed(false);
+    net.deliver_all();
+    respond_to_validated(&mut net);
+    net.run(Duration::from_secs(5));
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+}
+
+#[test]
+fn neither_sessions_nor_strangers_wait_until_the_others_have_had_everything() {
+    let mut net = Net::new();
+    net.secure();
+    shield_b(&mut net);
+    fill_responses(&mut net);
+    for _ in 0..100 {
+        let datagram = Command::Datagram {
+            session: 9,
+            payload: vec![7; 1000].into(),
+        };
+        net.b.core.handle_command(net.now, datagram);
+    }
+    let mut buf = Vec::new();
+    let to: Vec<SocketAddr> = (0..10)
+        .filter_map(|_| net.b.core.poll_transmit(net.now, 1, &mut buf))
+        .map(|transmit| transmit.destination)
+        .collect();
+    assert_eq!(to.len(), 10);
+    assert_eq!(to.iter().filter(|it| **it == A.into()).count(), 5);
+}
+
 #[test]
 fn what_is_no_first_packet_gets_no_answer() {
     let mut net = Net::new();
