@@ -337,7 +337,14 @@ export class NativeSession implements SecureSession, SessionEvents {
     signal?.addEventListener('abort', onAbort)
 
     try {
-      this.#remotePeer = await this.#secured.promise
+      const remotePeer = await this.#secured.promise
+
+      // it ended in the turn in which it was secured: nobody has it, and the socket is still the handshake's
+      if (this.#status === 'closed') {
+        throw this.#error ?? this.#closedError()
+      }
+
+      this.#remotePeer = remotePeer
     } catch (err: any) {
       this.abort(err)
       throw err

@@ -1,0 +1,55 @@
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import { defaultLogger } from '@libp2p/logger'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
+import { expect } from 'aegir/chai'
+import { NativeSession } from '../src/schemes/native/session.ts'
+import type { NativeFlow } from '../src/engine/flow.ts'
+import type { EnginePort } from '../src/engine/port.ts'
+
+describe('a session of the engine', () => {
+  const queues = { streamReceiveQueue: 1024, streamSendQueue: 1024, datagramSendQueue: 1024, maxHeldStreams: 1, maxHeldDatagrams: 1 }
+  let flow: { owner: 'nobody' | 'session' | 'released' | 'closed' }
+  let session: NativeSession
+
+  // of the engine only what is called, so that a test can say what it tells in which order
+  beforeEach(() => {
+    flow = { owner: 'nobody' }
+    const commands = { respond () {}, closeSession () {} }
+    const port = { addSession: () => 1, removeSession () {}, commands, urgentCommands: commands }
+    const nativeFlow: NativeFlow = {
+      port: port as unknown as EnginePort,
+      peer: () => ({ host: '192.0.2.1', port: 4001, maxDatagramSize: 1452, maxProbeSize: 1452 }),
+      handOver: () => { flow.owner = 'session' },
+      release: () => { flow.owner = 'released' },
+      close: () => { flow.owner = 'closed' }
+    }
+    session = new NativeSession({ protocol: '/test/1.0.0', flow: nativeFlow, queues, log: defaultLogger().forComponent('test') })
+  })
+
+  async function securedNotice (): Promise<{ type: 'secured', peerId: Uint8Array, localKey: Uint8Array, remoteKey: Uint8Array }> {
+    const peerId = peerIdFromPrivateKey(await generateKeyPair('Ed25519'))
+
+    return { type: 'secured', peerId: peerId.toMultihash().bytes, localKey: new Uint8Array(), remoteKey: new Uint8Array() }
+  }
+
+  it('is nobody\'s, and leaves the socket to whoever waits, if it ends in the turn in which it is secured', async () => {
+    const secured = await securedNotice()
+    const responding = session.respond({}, { privateKey: undefined as any, logger: defaultLogger(), earlyDatagrams: [] })
+    session.onNotice(secured)
+    session.onNotice({ type: 'closed', cause: 'remote', message: '' })
+
+    await expect(responding).to.eventually.be.rejectedWith(/the remote closed it/)
+      .with.property('name', 'HandshakeFailedError')
+    expect(flow.owner).to.equal('released')
+  })
+
+  it('closes the socket if it ends after that', async () => {
+    const secured = await securedNotice()
+    const responding = session.respond({}, { privateKey: undefined as any, logger: defaultLogger(), earlyDatagrams: [] })
+    session.onNotice(secured)
+    await responding
+    session.onNotice({ type: 'closed', cause: 'remote', message: '' })
+
+    expect(flow.owner).to.equal('closed')
+  })
+})
