@@ -78,9 +78,12 @@ const MAX_HANDSHAKE_DATAGRAM: usize = 4096;
 /// So no certificate is larger than what the DTLS library holds back of them.
 const MAX_CERTIFICATE: usize = MAX_HANDSHAKE_DATAGRAM * identity::MAX_RECORDS;
 
-/// How long a session that is over answers packets by telling so, and how often at most.
+/// How long a session that is over answers packets by telling so.
 const LINGER: Duration = Duration::from_secs(3);
-const MAX_GOODBYES: u8 = 8;
+
+/// How long it keeps silent between two times, at first; then twice as long each time. The other side's goodbye can't be told from
+/// its other packets any more: once this exceeds the round trip, goodbyes that answer each other end.
+const GOODBYE_HOLD_OFF: Duration = Duration::from_millis(100);
 
 /// How long the DTLS library waits at least between two looks at the time. While a message of a flight is missing, it is due at
 /// once, again and again, with an ACK each time (RFC 9147, section 7.1): it would never end.
@@ -229,7 +232,8 @@ pub struct DtlsSession {
     packets: Outbox,
     /// The last packets, which say that it is over.
     goodbye: Vec<Vec<u8>>,
-    goodbyes: u8,
+    /// When it may be repeated, and how long not after that.
+    goodbye_due: Option<(Instant, Duration)>,
     linger_until: Option<Instant>,
     /// A responder that was closed before its handshake was done: the initiator can be told when it has finished its part, and takes
     /// itself for connected.
@@ -343,7 +347,7 @@ impl DtlsSession {
             sent_bytes: 0,
             packets: Outbox::default(),
             goodbye: Vec::new(),
-            goodbyes: 0,
+            goodbye_due: None,
             linger_until: None,
             is_parting: false,
             drained: false,
@@ -404,7 +408,7 @@ impl DtlsSession {
             self.client_random = Some(random);
         }
         if matches!(self.state, State::Closed) && !self.is_parting {
-            self.repeat_goodbye();
+            self.repeat_goodbye(now);
             return true;
         }
         if self.role.is_initiator()
@@ -1242,6 +1246,7 @@ impl DtlsSession {
         self.take_packets();
         let goodbye = self.packets.iter().skip(before);
         self.goodbye = goodbye.map(<[u8]>::to_vec).collect();
+        self.goodbye_due = Some((now + GOODBYE_HOLD_OFF, GOODBYE_HOLD_OFF * 2));
         let linger = if self.goodbye.is_empty() {
             Duration::ZERO
         } else {
@@ -1251,9 +1256,9 @@ impl DtlsSession {
     }
 
     /// Who still sends has not heard that it is over.
-    fn repeat_goodbye(&mut self) {
-        if self.goodbyes < MAX_GOODBYES {
-            self.goodbyes += 1;
+    fn repeat_goodbye(&mut self, now: Instant) {
+        if let Some((_, hold_off)) = self.goodbye_due.take_if(|(due, _)| now >= *due) {
+            self.goodbye_due = Some((now + hold_off, hold_off * 2));
             for packet in &self.goodbye {
                 self.packets.push(packet);
             }

@@ -1120,6 +1120,42 @@ fn the_remote_of_a_closed_session_is_told_and_nothing_is_left(mut net: Net) {
     }
 }
 
+/// How many datagrams each end has sent since there were so many in all.
+fn sent_since(net: &Net, before: usize) -> [usize; 2] {
+    [A, B].map(|end| {
+        let sent = net.sent[before..].iter();
+        sent.filter(|(from, _)| *from == end.into()).count()
+    })
+}
+
+fn goodbyes_do_not_go_on_answering_each_other(mut net: Net) {
+    net.secure();
+    let before = net.sent.len();
+    net.a.close(net.now, 1, 0, true);
+    net.b.close(net.now, 9, 1, false);
+    net.run(Duration::from_secs(60));
+    let sent = sent_since(&net, before);
+    assert!(sent.iter().all(|it| *it <= 2), "{sent:?}");
+}
+
+#[test]
+fn a_goodbye_of_dtls_that_was_lost_is_said_again_to_who_still_sends() {
+    let mut net = Net::of(Scheme::Dtls);
+    net.secure();
+    net.lose = |_| true;
+    net.a.close(net.now, 1, 0, true);
+    net.run(Duration::from_millis(500));
+    assert_eq!(net.b.closed(), None);
+    net.lose = |_| false;
+    let command = Command::Datagram {
+        session: 9,
+        payload: vec![7].into(),
+    };
+    net.b.core.handle_command(net.now, command);
+    net.run(Duration::from_millis(500));
+    assert_eq!(net.b.closed(), Some(CloseCause::Remote));
+}
+
 fn a_session_whose_remote_is_gone_times_out(mut net: Net) {
     net.secure();
     net.lose = |_| true;
@@ -1184,6 +1220,7 @@ for_every_scheme! {
     what_came_before_a_close_is_delivered_even_to_a_slow_reader
     a_close_in_the_middle_of_a_transfer_is_told_at_once
     the_remote_of_a_closed_session_is_told_and_nothing_is_left
+    goodbyes_do_not_go_on_answering_each_other
     a_session_whose_remote_is_gone_times_out
     no_bytes_of_any_kind_disturb_a_session
 }
