@@ -398,6 +398,11 @@ impl Core {
         {
             return;
         }
+        // JavaScript hears in the order in which things came: that a session is over before that its remote begins another one.
+        let has_sessions = |flow: &Flow| flow.sessions > 0;
+        if is_frame && self.flows.get(&origin.remote).is_some_and(has_sessions) {
+            self.process(now);
+        }
         match self.flows.get_mut(&origin.remote) {
             Some(flow) if flow.handed_over && !is_frame => {
                 if !flow.shared && flow.heel == 0 {

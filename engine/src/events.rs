@@ -58,7 +58,15 @@ pub struct Batch {
 
 impl Batch {
     fn is_full(&self) -> bool {
-        self.data.len() >= BATCH_BYTES || self.records.len() >= BATCH_RECORDS * RECORD
+        self.data.len() >= BATCH_BYTES
+            || self.records.len() >= BATCH_RECORDS * RECORD
+            || self.ends()
+    }
+
+    /// Whether its last event is a session's end. JavaScript deals with that before it takes the next batch: what comes of the same
+    /// remote is for nobody who had the session.
+    fn ends(&self) -> bool {
+        matches!(self.notices.last(), Some(Notice::Closed { .. }))
     }
 
     fn record(&mut self, kind: Kind, session: u32, a: f64, b: f64, c: f64) {
@@ -92,6 +100,11 @@ impl Events {
     /// Datagrams in it that are outside the schemes, or that JavaScript has to send.
     pub fn raw(&self) -> usize {
         self.raw
+    }
+
+    /// Whether a session is over.
+    pub fn holds_end(&self) -> bool {
+        self.batches.iter().any(Batch::ends)
     }
 
     fn batch(&mut self) -> &mut Batch {
@@ -202,6 +215,24 @@ mod tests {
         assert_eq!(events.bytes(), 100_000 * RECORD_BYTES);
         while events.pop().is_some() {}
         assert_eq!(events.bytes(), 0);
+    }
+
+    #[test]
+    fn the_end_of_a_session_is_the_last_of_a_batch() {
+        let mut events = Events::default();
+        let closed = || Notice::Closed {
+            cause: crate::notice::CloseCause::Remote,
+            message: String::new(),
+        };
+        events.push_datagram(1, b"a");
+        assert!(!events.holds_end());
+        events.push_notice(1, closed());
+        assert!(events.holds_end());
+        events.push_datagram(2, b"b");
+        let records: Vec<usize> = std::iter::from_fn(|| events.pop())
+            .map(|batch| batch.records.len() / RECORD)
+            .collect();
+        assert_eq!(records, [2, 1]);
     }
 
     #[test]

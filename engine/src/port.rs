@@ -299,9 +299,11 @@ impl Port {
             self.receive(now, &mut core);
             core.handle_timeout(now);
             core.process(now);
-            // Before the sending, which takes its time; where JavaScript sends, it must hear of a session's end after its goodbye. But
-            // what it could say to a stranger who is welcome has been said, and others wait for what that one is sent.
-            if self.udp.is_some() && !core.has_arriving() && shared.publish(&mut core.events) {
+            // Before the sending, which takes its time. But of a session's end JavaScript must hear after its goodbye: what it sends
+            // itself to that remote would overtake that. And what it could say to a stranger who is welcome has been said, and
+            // others wait for what that one is sent.
+            let can_wait = core.has_arriving() || core.events.holds_end() || self.udp.is_none();
+            if !can_wait && shared.publish(&mut core.events) {
                 notify();
             }
             let mut all_sent = self.transmit(now, &mut core, &mut buf);

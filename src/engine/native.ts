@@ -69,6 +69,10 @@ export interface NativeBatch {
    */
   records: Float64Array
   data: Uint8Array
+
+  /**
+   * If one is `closed` it is the last, and the batch's last event
+   */
   notices: NativeNotice[]
 }
 

@@ -206,6 +206,11 @@ export class EnginePort {
       }
 
       this.#dispatch(batch)
+
+      // a session is over: whoever had it closes its socket before anything else that came of the same remote is passed on
+      if (batch.notices.at(-1)?.type === 'closed') {
+        break
+      }
     }
 
     setImmediate(() => { this.#drain() })

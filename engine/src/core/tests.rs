@@ -1120,6 +1120,24 @@ fn the_remote_of_a_closed_session_is_told_and_nothing_is_left(mut net: Net) {
     }
 }
 
+fn that_a_session_is_over_is_told_before_that_its_remote_proposes_again(mut net: Net) {
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    net.secure();
+    net.a.close(net.now, 1, 0, true);
+    let goodbye = said_by(&mut net.a, net.now);
+    let before = net.b.notices().count();
+    for datagram in goodbye.iter().map(Vec::as_slice).chain([&b"\0"[..]]) {
+        net.b.hear(net.now, A.into(), datagram);
+    }
+    net.deliver_all();
+    let told: Vec<_> = net.b.notices().skip(before).collect();
+    assert!(
+        matches!(told[..], [Notice::Closed { .. }, Notice::Raw { .. }]),
+        "{told:?}"
+    );
+}
+
 /// How many datagrams each end has sent since there were so many in all.
 fn sent_since(net: &Net, before: usize) -> [usize; 2] {
     [A, B].map(|end| {
@@ -1220,6 +1238,7 @@ for_every_scheme! {
     what_came_before_a_close_is_delivered_even_to_a_slow_reader
     a_close_in_the_middle_of_a_transfer_is_told_at_once
     the_remote_of_a_closed_session_is_told_and_nothing_is_left
+    that_a_session_is_over_is_told_before_that_its_remote_proposes_again
     goodbyes_do_not_go_on_answering_each_other
     a_session_whose_remote_is_gone_times_out
     no_bytes_of_any_kind_disturb_a_session

@@ -2,9 +2,11 @@ import { generateKeyPair } from '@libp2p/crypto/keys'
 import { defaultLogger } from '@libp2p/logger'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { expect } from 'aegir/chai'
+import { EnginePort } from '../src/engine/port.ts'
 import { NativeSession } from '../src/schemes/native/session.ts'
 import type { NativeFlow } from '../src/engine/flow.ts'
-import type { EnginePort } from '../src/engine/port.ts'
+import type { NativeBatch, NativeNotice } from '../src/engine/native.ts'
+import type { PortEvents, SessionEvents } from '../src/engine/port.ts'
 
 describe('a session of the engine', () => {
   const queues = { streamReceiveQueue: 1024, streamSendQueue: 1024, datagramSendQueue: 1024, maxHeldStreams: 1, maxHeldDatagrams: 1 }
@@ -51,5 +53,43 @@ describe('a session of the engine', () => {
     session.onNotice({ type: 'closed', cause: 'remote', message: '' })
 
     expect(flow.owner).to.equal('closed')
+  })
+})
+
+describe('a port of the engine', () => {
+  const NOTICE = 11
+
+  function batch (session: number, notice: NativeNotice): NativeBatch {
+    return { records: Float64Array.of(NOTICE, session, 0, 0, 0), data: new Uint8Array(), notices: [notice] }
+  }
+
+  it('passes on what follows the end of a session when all that the end sets going is done', async () => {
+    const told: string[] = []
+    const overheard = Promise.withResolvers<void>()
+    const batches = [
+      batch(1, { type: 'closed', cause: 'remote', message: '' }),
+      batch(0, { type: 'raw', host: '192.0.2.1', port: 4001, data: Uint8Array.of(0) })
+    ]
+    const events: PortEvents = {
+      onRaw: () => {
+        told.push('a proposal')
+        overheard.resolve()
+      }
+    }
+    let wake = (): void => {}
+    // its constructor is for `bind` and `detached`, which have an engine
+    const port: EnginePort = new (EnginePort as any)(events, (callback: () => void) => {
+      wake = callback
+
+      return { drain: () => batches.shift() ?? null }
+    })
+    const session: Partial<SessionEvents> = {
+      onNotice: () => { Promise.resolve().then(() => Promise.resolve()).then(() => { told.push('the end') }, () => {}) }
+    }
+    port.addSession(session as SessionEvents)
+    wake()
+    await overheard.promise
+
+    expect(told).to.deep.equal(['the end', 'a proposal'])
   })
 })
