@@ -30,6 +30,9 @@ const MAX_UDP_PAYLOAD: usize = 65_487;
 const RECEIVE_ROUNDS: usize = 4;
 const SEND_ROUNDS: usize = 32;
 
+/// Datagrams that wait for JavaScript to send them, before no more are made.
+const MAX_HANDED_OUT: usize = 4096;
+
 /// What JavaScript and the port's thread share.
 pub struct Shared {
     /// The thread's own, but for the beginning of a dial.
@@ -299,8 +302,8 @@ impl Port {
             self.receive(now, &mut core);
             core.handle_timeout(now);
             core.process(now);
-            // Before the sending, which takes its time. But of a session's end JavaScript must hear after its goodbye: what it sends
-            // itself to that remote would overtake that. And what it could say to a stranger who is welcome has been said, and
+            // Before the sending, which takes its time. But JavaScript must hear of a session's end after its goodbye, which what it sends
+            // itself to that remote would overtake. And what it could say to a stranger who is welcome has been said, and
             // others wait for what that one is sent.
             let can_wait = core.has_arriving() || core.events.holds_end() || self.udp.is_none();
             if !can_wait && shared.publish(&mut core.events) {
@@ -372,19 +375,28 @@ impl Port {
         }
     }
 
+    /// Give JavaScript what it has to send, before it hears of anything else: a session's goodbye comes before its end.
+    fn hand_out(&self, now: Instant, core: &mut Core, buf: &mut Vec<u8>) {
+        let mut events = Events::default();
+        let waiting = self.shared.waiting_raw.load(Ordering::SeqCst);
+        while waiting + core.events.raw() + events.raw() < MAX_HANDED_OUT {
+            let Some(transmit) = core.poll_transmit(now, 1, buf) else {
+                break;
+            };
+            let notice = Notice::Transmit {
+                remote: transmit.destination,
+                data: buf[..transmit.size].to_vec(),
+            };
+            events.push_notice(0, notice);
+        }
+        core.events.append_to(&mut events);
+        core.events = events;
+    }
+
     /// Returns false when there is more to send at once.
     fn transmit(&mut self, now: Instant, core: &mut Core, buf: &mut Vec<u8>) -> bool {
         let Some(udp) = &mut self.udp else {
-            while self.shared.waiting_raw.load(Ordering::SeqCst) + core.events.raw() < 4096 {
-                let Some(transmit) = core.poll_transmit(now, 1, buf) else {
-                    break;
-                };
-                let notice = Notice::Transmit {
-                    remote: transmit.destination,
-                    data: buf[..transmit.size].to_vec(),
-                };
-                core.events.push_notice(0, notice);
-            }
+            self.hand_out(now, core, buf);
             return true;
         };
         let max_segments = udp.state.max_gso_segments().min(MAX_SEGMENTS);

@@ -44,16 +44,13 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
     socket.removeEventListener('message', onMessage)
     socket.removeEventListener('close', onSocketClose)
 
-    // The engine's last packets (the close) are still on their way through JavaScript.
-    setImmediate(() => {
-      flowPort.commands.release(host, 1)
-      sockets.delete(host)
+    flowPort.commands.release(host, 1)
+    sockets.delete(host)
 
-      if (sockets.size === 0 && port === flowPort) {
-        port = undefined
-        void flowPort.close()
-      }
-    })
+    if (sockets.size === 0 && port === flowPort) {
+      port = undefined
+      void flowPort.close()
+    }
   }
 
   sockets.set(host, socket)
@@ -70,7 +67,7 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
     release,
     close: () => {
       release()
-      setImmediate(() => { socket.close() })
+      socket.close()
     }
   }
 }
