@@ -8,7 +8,7 @@ import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
-const BENCHMARKS = ['dial', 'stream', 'datagrams', 'round-trips', 'memory', 'simulation', 'flood']
+const BENCHMARKS = ['dial', 'redial', 'stream', 'datagrams', 'round-trips', 'memory', 'simulation', 'flood']
 const wanted = process.argv.slice(2)
 const unknown = wanted.find(name => !BENCHMARKS.includes(name))
 

@@ -854,7 +854,7 @@ impl Core {
     /// What may be the first packet of QUIC from somebody behind the shield: passed on if it proves the sender's address, else
     /// answered with what makes it prove that (RFC 9000, section 8.1.2).
     fn validate(&mut self, now: Instant, origin: Origin, data: BytesMut) {
-        // To find out what a packet is takes several times as long as all else that is done for strangers.
+        // To find out what a packet is takes work that would be done for nothing.
         if !self.has_room_for_response() && !shield::has_token(&data) {
             self.counters.responses_overflow += 1;
             return;

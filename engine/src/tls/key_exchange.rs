@@ -1,5 +1,5 @@
-//! The key exchange that initiators offer, X25519MLKEM768, of which one can be begun ahead: to make its two key pairs takes a third of
-//! the time in which a first flight is made, and while that is made, a dial waits.
+//! The key exchange that initiators offer, X25519MLKEM768, of which one can be begun ahead: it has two key pairs to make, and while a
+//! first flight is made, a dial waits.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};

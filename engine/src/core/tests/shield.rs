@@ -84,6 +84,14 @@ fn respond_to_validated(net: &mut Net) {
     net.respond(early);
 }
 
+/// A goes on, proves its address, and is served by JavaScript at B.
+fn expect_through(net: &mut Net) {
+    net.deliver_all();
+    respond_to_validated(net);
+    net.run(Duration::from_secs(5));
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+}
+
 #[test]
 fn a_stranger_is_answered_without_javascript_and_has_to_prove_its_address() {
     let mut net = Net::new();
@@ -134,10 +142,7 @@ fn a_stranger_whose_proposal_came_without_its_first_packet_gets_through() {
     net.b.hear(net.now, remote, BARE);
     net.initiate(1400);
     net.proceed(true);
-    net.deliver_all();
-    respond_to_validated(&mut net);
-    net.run(Duration::from_secs(5));
-    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+    expect_through(&mut net);
 }
 
 #[test]
@@ -148,10 +153,7 @@ fn a_stranger_gets_through_although_the_shield_went_down_meanwhile() {
     unshield_b(&mut net);
     net.deliver_all();
     net.proceed(false);
-    net.deliver_all();
-    respond_to_validated(&mut net);
-    net.run(Duration::from_secs(5));
-    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+    expect_through(&mut net);
 }
 
 #[test]
@@ -319,10 +321,7 @@ fn a_stranger_who_proves_its_address_needs_no_room_for_an_answer() {
     net.deliver_all();
     fill_responses(&mut net);
     net.proceed(false);
-    net.deliver_all();
-    respond_to_validated(&mut net);
-    net.run(Duration::from_secs(5));
-    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+    expect_through(&mut net);
 }
 
 #[test]
