@@ -1,10 +1,11 @@
 //! A node's identity as the schemes present it: a libp2p TLS certificate, made once, and the settings that go with it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p_identity::Keypair;
-use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
     ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
 };
@@ -12,7 +13,7 @@ use quinn_proto::{
 use rustls::pki_types::CertificateDer;
 
 use crate::congestion::Goodbye;
-use crate::tls::{Claim, Configurations, Libp2pVerifier, OwnCertificate};
+use crate::tls::{Claim, ClientConfigurations, Configurations, Libp2pVerifier, OwnCertificate};
 
 /// What sessions of a scheme are made from, on either side.
 #[derive(Clone)]
@@ -35,12 +36,14 @@ pub struct QuicSettings {
     pub datagram_send_buffer: usize,
     /// How many bytes of one stream may be under way to JavaScript, or wait there.
     pub stream_receive_queue: usize,
+    /// Whether sessions may be resumed.
+    pub resumption: bool,
 }
 
 /// Everything a QUIC session is made from, on either side.
 pub struct QuicIdentity {
     settings: QuicSettings,
-    client: Arc<QuicClientConfig>,
+    client: ClientConfigurations,
     server: ServerConfig,
     verifier: Arc<Libp2pVerifier>,
     public_key_info: Vec<u8>,
@@ -53,7 +56,7 @@ pub enum IdentityError {
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),
     #[error("the cipher suites do not fit QUIC: {0}")]
-    Cipher(#[from] quinn_proto::crypto::rustls::NoInitialCipherSuite),
+    Cipher(#[from] NoInitialCipherSuite),
     #[cfg(feature = "dtls")]
     #[error("the DTLS library refuses the configuration: {0}")]
     Dtls(#[from] dimpl::Error),
@@ -70,7 +73,8 @@ impl QuicIdentity {
         own: OwnCertificate,
         settings: QuicSettings,
     ) -> Result<Self, IdentityError> {
-        Self::with_configurations(crate::tls::configurations(own)?, settings)
+        let tls = crate::tls::configurations(own, settings.resumption)?;
+        Self::with_configurations(tls, settings)
     }
 
     pub fn with_configurations(
@@ -79,7 +83,7 @@ impl QuicIdentity {
     ) -> Result<Self, IdentityError> {
         Ok(Self {
             settings,
-            client: Arc::new(tls.client.try_into()?),
+            client: tls.client,
             server: ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls.server)?)),
             verifier: tls.verifier,
             public_key_info: tls.public_key_info,
@@ -100,10 +104,18 @@ impl QuicIdentity {
         self.verifier.claim_of(certificate)
     }
 
-    pub fn client_config(&self, max_udp_payload: u16, goodbye: &Goodbye) -> ClientConfig {
-        let mut config = ClientConfig::new(self.client.clone());
+    /// That of a dial that begins now.
+    pub fn client_config(
+        &self,
+        now: Instant,
+        remote: SocketAddr,
+        max_udp_payload: u16,
+        goodbye: &Goodbye,
+    ) -> Result<ClientConfig, NoInitialCipherSuite> {
+        let tls = QuicClientConfig::try_from(self.client.of_dial(remote, now))?;
+        let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(self.transport(max_udp_payload, goodbye));
-        config
+        Ok(config)
     }
 
     pub fn server_config(&self, max_udp_payload: u16, goodbye: &Goodbye) -> Arc<ServerConfig> {

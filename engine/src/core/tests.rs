@@ -37,6 +37,7 @@ fn quic_settings() -> QuicSettings {
         datagram_receive_buffer: 1 << 16,
         datagram_send_buffer: 1 << 16,
         stream_receive_queue: STREAM_QUEUE,
+        resumption: true,
     }
 }
 
