@@ -32,10 +32,12 @@ const MAX_QUEUED_TRANSMITS = 8
 const MAX_ANSWER_HOLD_OFF = 64
 
 /**
- * How long after the first answer to a proposal others like it are repetitions, whatever became of it, in milliseconds: nobody
- * waits for an answer that long
+ * How long after the scheme's handshake ended well the proposal that led there may still come, in milliseconds. Who made it has its
+ * answer, and proposes no more: what comes was doubled or held up on the way, longer than what ended the handshake and left
+ * later. A network rarely does that for a second, and a late copy that is taken for a new dial harms no session. Whoever
+ * dials anew before that, with the same proposal, gets an answer of no use.
  */
-const REPETITION_LIFETIME = 30_000
+const REPETITION_LIFETIME = 2_000
 
 export type NegotiatorStatus = 'idle' | 'proposing' | 'agreed' | 'failed'
 
@@ -75,16 +77,16 @@ export class Negotiator {
   /** Whether every proposal so far went out with the initiation packet: only then the responder is sure to have it */
   private packetInEveryProposal: boolean
 
-  /** The latest proposal that got an answer, when, and which: a function of the proposal */
-  private answered?: { proposal: ProposalFingerprint, response: Uint8Array, at: number }
+  /** The latest proposal that got an answer, and which: a function of the proposal */
+  private answered?: { proposal: ProposalFingerprint, response: Uint8Array }
 
   /** Bad news while our proposal is out. It may be forged, so it waits for the truth until `at`. */
   private impending?: { error: Error, at: number }
 
   private agreed?: { scheme: string, role: Role }
 
-  /** Whether the scheme's handshake has ended well */
-  private secured: boolean
+  /** When the scheme's handshake ended well */
+  private securedAt?: number
 
   /** Whether a repeated proposal of the other brings ours back, after what may have been no proof that it has it */
   private mayResume: boolean
@@ -129,7 +131,6 @@ export class Negotiator {
     this.currentStatus = 'idle'
     this.mayResume = true
     this.packetInEveryProposal = false
-    this.secured = false
     this.lastProposedAt = -Infinity
     this.minAnswerHoldOff = retransmission.initial
     this.answerHoldOff = 0
@@ -219,8 +220,11 @@ export class Negotiator {
   /**
    * The scheme's handshake ended well, which proves the agreement: nothing needs to be repeated any more
    */
-  handleSecured (): void {
-    this.secured = this.currentStatus === 'agreed'
+  handleSecured (now: number): void {
+    if (this.currentStatus === 'agreed') {
+      this.securedAt ??= now
+    }
+
     this.handleBegun()
   }
 
@@ -263,7 +267,7 @@ export class Negotiator {
   private handleProposal (frame: Propose, datagram: Uint8Array, now: number): DatagramVerdict {
     const proposal = fingerprint(frame)
 
-    if (this.answered != null && isSameProposal(this.answered.proposal, proposal) && !this.isOutdated(this.answered, proposal, now)) {
+    if (this.answered != null && isSameProposal(this.answered.proposal, proposal) && !this.isOutdated(this.answered.proposal, proposal, now)) {
       this.answered.proposal.packet ??= proposal.packet
       this.answerAgain(this.answered.response, now)
       return 'frame'
@@ -271,7 +275,7 @@ export class Negotiator {
 
     switch (this.currentStatus) {
       case 'idle':
-        this.respond(frame, proposal, now)
+        this.respond(frame, proposal)
         return 'frame'
       case 'proposing':
         this.conclude(frame, proposal, now)
@@ -284,20 +288,20 @@ export class Negotiator {
   }
 
   /**
-   * Whether a proposal that looks like a repetition comes too long after the one that led to a session to be one: a peer that
+   * Whether a proposal that looks like a repetition comes too long after the session that it led to began to be one: a peer that
    * came back lists the same schemes, and the initiation packet, which would tell, may be lost, or there was none. The very
    * same packet can't be of a new initiation.
    */
-  private isOutdated (answered: { proposal: ProposalFingerprint, at: number }, proposal: ProposalFingerprint, now: number): boolean {
-    const isSamePacket = proposal.packet != null && proposal.packet === answered.proposal.packet
+  private isOutdated (answered: ProposalFingerprint, proposal: ProposalFingerprint, now: number): boolean {
+    const isSamePacket = proposal.packet != null && proposal.packet === answered.packet
 
-    return this.secured && !isSamePacket && now - answered.at >= REPETITION_LIFETIME
+    return this.securedAt != null && !isSamePacket && now - this.securedAt >= REPETITION_LIFETIME
   }
 
   /**
    * Somebody proposes and we have not: draft, "Standard Negotiation"
    */
-  private respond (frame: Propose, proposal: ProposalFingerprint, now: number): void {
+  private respond (frame: Propose, proposal: ProposalFingerprint): void {
     if (this.isOurs(frame)) {
       this.fail(selfNegotiation())
       return
@@ -314,12 +318,12 @@ export class Negotiator {
     }
 
     if (scheme == null) {
-      this.answer(proposal, encodeFrame({ type: 'reject' }), now)
+      this.answer(proposal, encodeFrame({ type: 'reject' }))
       this.fail(this.nothingInCommon(frame))
       return
     }
 
-    this.answer(proposal, encodeFrame({ type: 'accept', scheme }), now)
+    this.answer(proposal, encodeFrame({ type: 'accept', scheme }))
     this.agree(this.respondingTo(frame, scheme, false))
   }
 
@@ -337,13 +341,13 @@ export class Negotiator {
     if (choice == null) {
       // the draft lets both sides come to this by themselves. Our proposal may be lost, though, and with this
       // negotiation ends what would repeat it, so the other is told by what it understands at once.
-      this.answer(proposal, encodeFrame({ type: 'reject' }), now)
+      this.answer(proposal, encodeFrame({ type: 'reject' }))
       this.failSoon(this.nothingInCommon(frame), now)
       return
     }
 
     // not answered: our proposal is on its way already
-    this.answered = { proposal, response: this.bareProposal, at: now }
+    this.answered = { proposal, response: this.bareProposal }
 
     if (choice.role === 'responder') {
       this.agree(this.respondingTo(frame, choice.scheme, true))
@@ -456,8 +460,8 @@ export class Negotiator {
     this.impending ??= { error, at: now + this.rejectGrace }
   }
 
-  private answer (proposal: ProposalFingerprint, response: Uint8Array, now: number): void {
-    this.answered = { proposal, response, at: now }
+  private answer (proposal: ProposalFingerprint, response: Uint8Array): void {
+    this.answered = { proposal, response }
     this.transmit(response)
   }
 
@@ -473,7 +477,7 @@ export class Negotiator {
 
     // what let our proposal rest may have been the rest of a first flight, on the heels of the other's proposal: it comes only
     // once, so what lets ours rest again is no such thing. Without that limit two peers would keep each other proposing.
-    if (this.mayResume && !this.secured && this.retransmission.deadline == null) {
+    if (this.mayResume && this.securedAt == null && this.retransmission.deadline == null) {
       this.mayResume = false
       this.retransmission.start(now)
     }

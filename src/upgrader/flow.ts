@@ -121,7 +121,7 @@ export class Flow {
     }
 
     this.#secured = true
-    this.#init.negotiator.handleSecured()
+    this.#init.negotiator.handleSecured(this.#init.clock.now())
     this.#advance()
   }
 

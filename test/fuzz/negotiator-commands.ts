@@ -152,9 +152,9 @@ export class SecuredCommand extends NegotiatorCommand {
     return 'secured()'
   }
 
-  protected apply (model: NegotiatorModel, { negotiator }: System): Expected {
-    negotiator.handleSecured()
-    model.secure()
+  protected apply (model: NegotiatorModel, { negotiator, now }: System): Expected {
+    negotiator.handleSecured(now)
+    model.secure(now)
 
     return 'nothing'
   }

@@ -8,7 +8,7 @@ import type { Frame, Propose } from '../../src/wire/index.ts'
 const GRACE = 200
 
 /** How long a proposal like the first is its repetition, once there is a session */
-const REPETITION = 30_000
+const REPETITION = 2_000
 
 /**
  * What has to leave: this frame, nothing, or (where a timer decides) at most our own proposal
@@ -25,8 +25,8 @@ export class NegotiatorModel {
   readonly #localId: Uint8Array
   readonly #schemes: string[]
   #endsAt?: number
-  #secured = false
-  #answered?: { proposal: Propose, response?: Uint8Array, at: number }
+  #securedAt?: number
+  #answered?: { proposal: Propose, response?: Uint8Array }
 
   constructor (localId: Uint8Array, schemes: string[]) {
     this.#localId = localId
@@ -63,8 +63,10 @@ export class NegotiatorModel {
     }
   }
 
-  secure (): void {
-    this.#secured = this.status === 'agreed'
+  secure (now: number): void {
+    if (this.status === 'agreed') {
+      this.#securedAt ??= now
+    }
   }
 
   advance (now: number): Expected {
@@ -85,7 +87,7 @@ export class NegotiatorModel {
 
     switch (this.status) {
       case 'idle':
-        return this.#respond(proposal, now)
+        return this.#respond(proposal)
       case 'proposing':
         return this.#conclude(proposal, now)
       default:
@@ -93,7 +95,7 @@ export class NegotiatorModel {
     }
   }
 
-  #respond (proposal: Propose, now: number): Expected {
+  #respond (proposal: Propose): Expected {
     if (equals(proposal.peerId, this.#localId)) {
       this.status = 'failed'
       return 'nothing'
@@ -103,12 +105,12 @@ export class NegotiatorModel {
 
     if (scheme == null) {
       this.status = 'failed'
-      return this.#answer(proposal, { type: 'reject' }, now)
+      return this.#answer(proposal, { type: 'reject' })
     }
 
     this.#agree(scheme, 'responder', false)
 
-    return this.#answer(proposal, { type: 'accept', scheme }, now)
+    return this.#answer(proposal, { type: 'accept', scheme })
   }
 
   #conclude (proposal: Propose, now: number): Expected {
@@ -121,11 +123,11 @@ export class NegotiatorModel {
 
     if (choice == null) {
       this.#endsAt ??= now + GRACE
-      return this.#answer(proposal, { type: 'reject' }, now)
+      return this.#answer(proposal, { type: 'reject' })
     }
 
     this.#agree(choice.scheme, choice.role, true)
-    this.#answered = { proposal, at: now }
+    this.#answered = { proposal }
 
     return 'nothing'
   }
@@ -136,22 +138,22 @@ export class NegotiatorModel {
     this.#endsAt = undefined
   }
 
-  #answer (proposal: Propose, frame: Frame, now: number): Uint8Array {
+  #answer (proposal: Propose, frame: Frame): Uint8Array {
     const response = encodeFrame(frame)
-    this.#answered = { proposal, response, at: now }
+    this.#answered = { proposal, response }
 
     return response
   }
 
   /**
-   * "The same proposal": one without the initiation packet is the same as one with it, until long after there is a session
+   * "The same proposal": one without the initiation packet is the same as one with it, until some time after there is a session
    */
   #isAnswered (proposal: Propose, now: number): boolean {
     if (this.#answered == null) {
       return false
     }
 
-    const { proposal: answered, at } = this.#answered
+    const { proposal: answered } = this.#answered
 
     if (!equals(answered.peerId, proposal.peerId) || JSON.stringify(answered.schemes) !== JSON.stringify(proposal.schemes)) {
       return false
@@ -161,7 +163,7 @@ export class NegotiatorModel {
       return equals(answered.initiationPacket, proposal.initiationPacket)
     }
 
-    if (this.#secured && now - at >= REPETITION) {
+    if (this.#securedAt != null && now - this.#securedAt >= REPETITION) {
       return false
     }
 

@@ -86,7 +86,7 @@ export const mutants: Mutant[] = [
   {
     name: 'leaves the other without a reject when nothing is in common',
     file: 'negotiator.ts',
-    replace: [["by what it understands at once.\n      this.answer(proposal, encodeFrame({ type: 'reject' }), now)", 'by what it understands at once.']],
+    replace: [["by what it understands at once.\n      this.answer(proposal, encodeFrame({ type: 'reject' }))", 'by what it understands at once.']],
     foundIn: 'both dial: neither listens, nothing in common'
   },
   {
@@ -116,7 +116,7 @@ export const mutants: Mutant[] = [
   {
     name: 'takes a repetition for one however old the session is',
     file: 'negotiator.ts',
-    replace: [['return this.secured && !isSamePacket', 'return this.localId == null && !isSamePacket']],
+    replace: [['return this.securedAt != null && !isSamePacket', 'return this.localId == null && !isSamePacket']],
     foundIn: 'somebody crashes and comes back: to an old session, without an initiation packet'
   }
 ]

@@ -35,7 +35,7 @@ export type PeerInput =
   { type: 'dial' } |
   /** The user gives a dial up */
   { type: 'abort' } |
-  /** Nothing happens for so long that nobody takes a proposal for a repetition any more */
+  /** Nothing happens for so long that nobody with a session takes a proposal for a repetition any more */
   { type: 'age' } |
   /** It crashes and listens again: everything is forgotten */
   { type: 'restart' } |
@@ -377,7 +377,7 @@ export class ModelPeer {
       return
     }
 
-    socket.negotiator.handleSecured()
+    socket.negotiator.handleSecured(socket.now)
     this.advance(socket)
     this.sockets = this.sockets.slice(this.sockets.indexOf(socket))
   }
@@ -410,9 +410,9 @@ function hold ({ held }: ModelSocket, datagram: Uint8Array): void {
 }
 
 function remembered (negotiator: any, now: number): unknown {
-  const { localId, schemes, bareProposal, lastProposedAt, answerHoldOff, answered, ...fields } = negotiator
+  const { localId, schemes, bareProposal, lastProposedAt, answerHoldOff, securedAt, ...fields } = negotiator
 
-  return [dump(fields), dump(answered), answerHoldOff === 0, now - lastProposedAt >= answerHoldOff, now - answered?.at >= AGE]
+  return [dump(fields), answerHoldOff === 0, now - lastProposedAt >= answerHoldOff, securedAt == null, now - securedAt >= AGE]
 }
 
 function dump (value: any): unknown {
