@@ -33,6 +33,9 @@ const SUPPLANTED = 0x1004
 /** Far below what an old session or a half-open handshake takes to time out */
 const AT_ONCE = 4_000
 
+/** For how long after a session has begun a proposal like the one that led to it may be a late copy of that */
+const COPY_LIFETIME = 2_000
+
 function addressOf (node: Libp2p<any>): Multiaddr {
   return multiaddr(node.getMultiaddrs()[0].toString().replace(/\/p2p\/.*/, ''))
 }
@@ -50,6 +53,14 @@ async function dial (node: Libp2p<any>, ma: Multiaddr, options: { signal?: Abort
     signal: options.signal ?? AbortSignal.timeout(AT_ONCE),
     onProgress: options.onProgress
   })
+}
+
+/**
+ * Wait until that many milliseconds are over, by the clock that the nodes go by
+ */
+async function passed (time: number): Promise<void> {
+  const end = performance.now() + time
+  await eventually(() => performance.now() >= end)
 }
 
 /**
@@ -103,6 +114,23 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
         await expectEcho(connection)
         expect(connection.status).to.equal('open')
       }
+    })
+
+    it('connects at once without an initiation packet, too, although its proposal is the same as before', async () => {
+      const privateKey = await generateKeyPair('Ed25519')
+      const psec = { schemes: [create()], initiationPacket: false }
+      const bob = await createNode()
+      await handleEcho(bob)
+      const relay = await openRelay(bob)
+      await dial(await createNode({ privateKey, psec, listen: [] }), relay.address)
+      await eventually(() => bob.getConnections().length === 1)
+      const [old] = bob.getConnections()
+      relay.mute()
+      await passed(COPY_LIFETIME)
+
+      const connection = await dial(await createNode({ privateKey, psec, listen: [] }), relay.address)
+      await eventually(() => old.timeline.close != null && bob.getConnections().length === 1)
+      await expectEcho(connection)
     })
 
     it('can open streams and be opened streams to', async () => {
@@ -193,6 +221,27 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
 
     it('does not disturb a session of the engine by a scheme in JavaScript', async () => {
       await expectUndisturbed({ schemes: [create(), plaintext()] }, PLAINTEXT_PROTOCOL)
+    })
+
+    it('does not disturb its session by a copy of its proposal that is very late', async () => {
+      const endpoints = trackEndpoints()
+      const metrics = recordMetrics()
+      const bob = await createNode({ metrics: metrics.metrics, psec: { endpoints, handshakeTimeout: 500 } })
+      await handleEcho(bob)
+      const relay = await openRelay(bob)
+      const alice = await createNode({ listen: [] })
+      const connection = await dial(alice, relay.address)
+      await eventually(() => bob.getConnections().length === 1)
+      const socket = endpoints.endpoints[0].get(relay.outside)
+      await passed(COPY_LIFETIME)
+      relay.inject(encodeFrame({ type: 'propose', peerId: alice.peerId.toMultihash().bytes, schemes: [protocol] }))
+      await eventually(() => events(metrics, 'renewal') === 1)
+      await expectEcho(connection)
+
+      // nothing comes of it
+      await eventually(() => endpoints.endpoints[0].get(relay.outside) === socket)
+      await expectEcho(connection)
+      expect(bob.getConnections().map(({ status }) => status)).to.deep.equal(['open'])
     })
 
     for (const [name, first, second] of [
