@@ -9,23 +9,27 @@ export interface MemoryDiallerCalls {
   /** Connect so many more nodes, one after the other */
   connect (params: { address: string, count: number }): Promise<void>
 
-  /** How many of the connections are open */
-  connections (): Promise<number>
+  /** How many of the connections are open, and why the others are not */
+  connections (): Promise<{ open: number, ends: string[] }>
 }
 
 const contender = process.argv[2] as Contender
 const nodes: Array<Awaited<ReturnType<typeof createNode>>> = []
+const ends: string[] = []
 
 const calls: MemoryDiallerCalls = {
   connect: async ({ address, count }) => {
     for (let i = 0; i < count; i++) {
       const node = await createNode(contender, false)
       nodes.push(node)
-      await node.dial(multiaddr(address))
+      const connection = await node.dial(multiaddr(address))
+      connection.addEventListener('close', ({ local, error }) => {
+        ends.push(`${local === true ? 'here' : 'by the listener'}: ${error?.message ?? 'in order'}`)
+      })
     }
   },
 
-  connections: async () => nodes.reduce((sum, node) => sum + node.getConnections().length, 0)
+  connections: async () => ({ open: nodes.reduce((sum, node) => sum + node.getConnections().length, 0), ends })
 }
 
 process.on('message', ({ id, call, params }: any) => {

@@ -39,11 +39,12 @@ async function measure (contender: Contender): Promise<Growth> {
 
     const before = await connect(WARM_UP)
     const after = await connect(CONNECTIONS)
-    const open = await Promise.all(diallers.map(async dialler => dialler.call('connections')))
-    const sum = open.reduce((sum, count) => sum + count, 0)
+    const connections = await Promise.all(diallers.map(async dialler => dialler.call('connections')))
+    const open = connections.reduce((sum, { open }) => sum + open, 0)
 
-    if (sum !== WARM_UP + CONNECTIONS) {
-      throw new Error(`Of ${WARM_UP + CONNECTIONS} connections of ${contender} only ${sum} are left`)
+    if (open !== WARM_UP + CONNECTIONS) {
+      const ends = connections.flatMap(({ ends }) => ends)
+      throw new Error(`Of ${WARM_UP + CONNECTIONS} connections of ${contender} only ${open} are left, the others ended ${ends.join('; ') || 'before anybody saw it'}`)
     }
 
     return { contender, resident: after.resident - before.resident, javascript: after.javascript - before.javascript }
