@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { formatPacketAddress } from '../src/sockets/index.ts'
 import { LossyRelay } from './lossy-relay.ts'
 import { Ours } from './ours.ts'
@@ -24,6 +25,11 @@ export interface MeetingInit {
    */
   lossy?: number
 }
+
+/**
+ * How long after the other side has failed ours may take to tell why it failed, in milliseconds
+ */
+const OUR_WORD = 1_000
 
 /**
  * Our side and another one, connected
@@ -66,7 +72,11 @@ export async function meet (init: MeetingInit, then: (meeting: Meeting) => Promi
       const port = await through(ours.address.port)
       const accepted = ours.accept()
       peer = new Peer({ library, connect: formatPacketAddress({ host, port }), ...init.theirs })
-      session = await Promise.race([accepted, peer.failure()])
+      session = await Promise.race([accepted, peer.failure().catch(async err => {
+        // if it is because of us, we are about to say so
+        await sleep(OUR_WORD)
+        throw err
+      })])
     }
 
     const secured = await peer.event('secured')

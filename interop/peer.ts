@@ -54,7 +54,9 @@ export class Peer {
     const args = Object.entries(rest).flatMap(([name, value]) => [`-${name}`, value])
 
     this.#child = spawn(GO_PEER, ['-dtls', library, '-wolfssl', WOLFSSL_RECORDS, '-more', (more ?? []).join(' '), ...args], {
-      stdio: ['pipe', 'pipe', 'pipe']
+      stdio: ['pipe', 'pipe', 'pipe'],
+      // with its child a group of processes, see `kill`
+      detached: true
     })
     this.#child.stderr.setEncoding('utf8').on('data', (text: string) => { this.stderr += text })
     // It may have ended.
@@ -117,10 +119,15 @@ export class Peer {
   }
 
   /**
-   * End it without a word to anybody
+   * End it without a word to anybody. Its child, too, and at the same time: one that outlives it closes its session in order.
    */
   async kill (): Promise<void> {
-    this.#child.kill('SIGKILL')
+    const { pid } = this.#child
+
+    if (!this.#ended && pid != null) {
+      killGroup(pid)
+    }
+
     await this.#exited
   }
 
@@ -170,6 +177,17 @@ export class Peer {
       }
     } finally {
       signal.removeEventListener('abort', onAbort)
+    }
+  }
+}
+
+function killGroup (leader: number): void {
+  try {
+    process.kill(-leader, 'SIGKILL')
+  } catch (err: any) {
+    // nobody is left of it
+    if (err.code !== 'ESRCH') {
+      throw err
     }
   }
 }
