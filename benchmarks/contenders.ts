@@ -18,7 +18,6 @@ import type { Libp2pOptions } from 'libp2p'
  */
 const PSEC = {
   'psec, QUIC': { schemes: [quicDatagram()] },
-  'psec, QUIC, never resumed': { schemes: [quicDatagram({ resumption: false })] },
   'psec, QUIC, no initiation packet': { schemes: [quicDatagram()], initiationPacket: false },
   'psec, QUIC, confirmation required': { schemes: [quicDatagram()], confirm: 'require' },
   'psec, DTLS': { schemes: [dtls()] },

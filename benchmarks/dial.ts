@@ -9,7 +9,6 @@ import type { Contender } from './contenders.ts'
 
 const CONTENDERS: Contender[] = [
   'psec, QUIC',
-  'psec, QUIC, never resumed',
   'psec, QUIC, no initiation packet',
   '@chainsafe/libp2p-quic',
   'psec, DTLS',

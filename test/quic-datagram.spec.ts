@@ -3,13 +3,11 @@ import { quicDatagram } from '../src/schemes/quic-datagram/index.ts'
 import { udp } from '../src/sockets/udp.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { SessionProbe } from './fixtures/probes.ts'
-import { acceptUpgrades, createPsecPeer } from './fixtures/psec-peer.ts'
 import { createSessionPair } from './fixtures/session-pair.ts'
 import type { SessionPair } from './fixtures/session-pair.ts'
-import type { SecureSession, SecurityScheme } from '../src/schemes/index.ts'
+import type { SecureSession } from '../src/schemes/index.ts'
 import type { QuicDatagramInit } from '../src/schemes/quic-datagram/index.ts'
 import type { UdpInit } from '../src/sockets/udp.ts'
-import type { SecuredSocket } from '../src/upgrader/index.ts'
 
 describe('what a session of QUIC DATAGRAM keeps', () => {
   let pair: SessionPair | undefined
@@ -121,65 +119,5 @@ describe('what a session of QUIC DATAGRAM keeps', () => {
     })
 
     expect(bob.datagrams).to.not.be.empty()
-  })
-})
-
-describe('a dial of whom was dialled before, by QUIC DATAGRAM', () => {
-  /**
-   * How many datagrams each of two dials of one peer began with
-   */
-  async function firstFlights (init: QuicDatagramInit): Promise<number[]> {
-    const flights: number[] = []
-    const scheme = quicDatagram(init)
-    const watched: SecurityScheme = {
-      protocol: scheme.protocol,
-      initiate (socket, options) {
-        const initiation = scheme.initiate(socket, options)
-        initiation.firstFlight.then(flight => { flights.push(flight.length) }, () => {})
-
-        return initiation
-      },
-      respond: async (socket, options) => scheme.respond(socket, options)
-    }
-    const endpoints = udp()
-    const [dialer, listener] = [
-      await endpoints.open({ host: '127.0.0.1', port: 0 }),
-      await endpoints.open({ host: '127.0.0.1', port: 0 })
-    ]
-    const [alice, bob] = [await createPsecPeer({ schemes: [watched] }), await createPsecPeer({ schemes: [scheme] })]
-    let accepted = Promise.withResolvers<SecuredSocket>()
-    acceptUpgrades(listener, bob, (upgrade) => { accepted.resolve(upgrade) })
-
-    for (let i = 0; i < 2; i++) {
-      const socket = dialer.connect(listener.localAddress)
-      const { session: local } = await alice.upgrader.upgradeOutbound(socket, { signal: AbortSignal.timeout(20_000) })
-      const { session: remote } = await accepted.promise
-      accepted = Promise.withResolvers()
-      expect(local.remotePeer.equals(bob.peerId)).to.equal(true)
-      expect(remote.remotePeer.equals(alice.peerId)).to.equal(true)
-
-      // what the responder says after the handshake comes on the heels of its ticket
-      const probe = new SessionProbe(local)
-      remote.sendDatagram(Uint8Array.of(i))
-      await probe.until('a datagram', () => probe.datagrams.length === 1)
-      await local.close({ signal: AbortSignal.timeout(5_000) })
-    }
-
-    await Promise.all([dialer.close(), listener.close()])
-
-    return flights
-  }
-
-  it('begins with one packet, as the session is resumed', async () => {
-    expect(await firstFlights({})).to.deep.equal([2, 1])
-  })
-
-  it('is like the first one, if sessions are not to be resumed', async () => {
-    expect(await firstFlights({ resumption: false })).to.deep.equal([2, 2])
-  })
-
-  it('is refused a setting other than yes or no', () => {
-    expect(() => quicDatagram({ resumption: 'no' as any })).to.throw('quicDatagram: resumption has to be true or false')
-      .with.property('name', 'InvalidParametersError')
   })
 })

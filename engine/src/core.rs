@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use hashlink::LinkedHashMap;
-use quinn_proto::crypto::rustls::NoInitialCipherSuite;
 use quinn_proto::{
     ConnectError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
     EndpointConfig, ServerConfig, Transmit,
@@ -27,7 +26,7 @@ use crate::quic::{QuicSession, Terms};
 use crate::reception::{Arrival, MAX_GUESTS, Reception, State};
 use crate::session::{AnySession, Session};
 use crate::shield::{self, Shield, Verdict};
-use crate::tls::begin_ahead;
+use crate::tls::KEY_EXCHANGE;
 
 /// Datagrams outside the schemes that may wait for JavaScript; more are dropped and counted.
 const MAX_WAITING_RAW: usize = 512;
@@ -144,8 +143,6 @@ impl Flow {
 pub enum InitiateError {
     #[error(transparent)]
     Quic(#[from] ConnectError),
-    #[error("the cipher suites do not fit QUIC: {0}")]
-    Cipher(#[from] NoInitialCipherSuite),
     #[cfg(feature = "dtls")]
     #[error(transparent)]
     Dtls(#[from] dimpl::Error),
@@ -462,7 +459,7 @@ impl Core {
         self.shield.handle_timeout(now);
         self.parting_until.take_if(|until| now >= *until);
         if self.begin_ahead_at.take_if(|at| now >= *at).is_some() {
-            begin_ahead();
+            KEY_EXCHANGE.begin_ahead();
         }
         while let Some(guest) = self.reception.pop_expired(now) {
             self.turn_away(now, guest.number);
@@ -1152,12 +1149,9 @@ impl Core {
         let (session, mut first_flight) = match identity {
             Identity::Quic(identity) => {
                 let terms = Terms::new(identity);
-                let config = terms.identity.client_config(
-                    now,
-                    peer.remote,
-                    peer.max_udp_payload,
-                    &terms.goodbye,
-                )?;
+                let config = terms
+                    .identity
+                    .client_config(peer.max_udp_payload, &terms.goodbye);
                 // The name goes into SNI, which libp2p does not use (its TLS specification).
                 let (handle, connection) = self.endpoint.connect(now, config, peer.remote, "l")?;
                 let mut session = QuicSession::new(id, handle, connection, terms);

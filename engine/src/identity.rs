@@ -1,11 +1,10 @@
 //! A node's identity as the schemes present it: a libp2p TLS certificate, made once, and the settings that go with it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libp2p_identity::Keypair;
-use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
     ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
 };
@@ -13,7 +12,7 @@ use quinn_proto::{
 use rustls::pki_types::CertificateDer;
 
 use crate::congestion::Goodbye;
-use crate::tls::{Claim, ClientConfigurations, Configurations, Libp2pVerifier, OwnCertificate};
+use crate::tls::{Claim, Configurations, Libp2pVerifier, OwnCertificate};
 
 /// What sessions of a scheme are made from, on either side.
 #[derive(Clone)]
@@ -36,14 +35,12 @@ pub struct QuicSettings {
     pub datagram_send_buffer: usize,
     /// How many bytes of one stream may be under way to JavaScript, or wait there.
     pub stream_receive_queue: usize,
-    /// Whether sessions may be resumed.
-    pub resumption: bool,
 }
 
 /// Everything a QUIC session is made from, on either side.
 pub struct QuicIdentity {
     settings: QuicSettings,
-    client: ClientConfigurations,
+    client: Arc<QuicClientConfig>,
     server: ServerConfig,
     verifier: Arc<Libp2pVerifier>,
     public_key_info: Vec<u8>,
@@ -56,7 +53,7 @@ pub enum IdentityError {
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),
     #[error("the cipher suites do not fit QUIC: {0}")]
-    Cipher(#[from] NoInitialCipherSuite),
+    Cipher(#[from] quinn_proto::crypto::rustls::NoInitialCipherSuite),
     #[cfg(feature = "dtls")]
     #[error("the DTLS library refuses the configuration: {0}")]
     Dtls(#[from] dimpl::Error),
@@ -73,8 +70,7 @@ impl QuicIdentity {
         own: OwnCertificate,
         settings: QuicSettings,
     ) -> Result<Self, IdentityError> {
-        let tls = crate::tls::configurations(own, settings.resumption)?;
-        Self::with_configurations(tls, settings)
+        Self::with_configurations(crate::tls::configurations(own)?, settings)
     }
 
     pub fn with_configurations(
@@ -83,7 +79,7 @@ impl QuicIdentity {
     ) -> Result<Self, IdentityError> {
         Ok(Self {
             settings,
-            client: tls.client,
+            client: Arc::new(tls.client.try_into()?),
             server: ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls.server)?)),
             verifier: tls.verifier,
             public_key_info: tls.public_key_info,
@@ -104,18 +100,10 @@ impl QuicIdentity {
         self.verifier.claim_of(certificate)
     }
 
-    /// That of a dial that begins now.
-    pub fn client_config(
-        &self,
-        now: Instant,
-        remote: SocketAddr,
-        max_udp_payload: u16,
-        goodbye: &Goodbye,
-    ) -> Result<ClientConfig, NoInitialCipherSuite> {
-        let tls = QuicClientConfig::try_from(self.client.of_dial(remote, now))?;
-        let mut config = ClientConfig::new(Arc::new(tls));
+    pub fn client_config(&self, max_udp_payload: u16, goodbye: &Goodbye) -> ClientConfig {
+        let mut config = ClientConfig::new(self.client.clone());
         config.transport_config(self.transport(max_udp_payload, goodbye));
-        Ok(config)
+        config
     }
 
     pub fn server_config(&self, max_udp_payload: u16, goodbye: &Goodbye) -> Arc<ServerConfig> {

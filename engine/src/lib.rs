@@ -58,7 +58,6 @@ pub struct QuicOptions {
     pub datagram_receive_buffer: u32,
     pub datagram_send_buffer: u32,
     pub stream_receive_queue: u32,
-    pub resumption: bool,
 }
 
 /// Settings of DTLS sessions; times in milliseconds, sizes in bytes.
@@ -97,7 +96,6 @@ impl NativeIdentity {
             datagram_send_buffer: options.datagram_send_buffer as usize,
             // With none, no stream would ever be read.
             stream_receive_queue: options.stream_receive_queue.max(1) as usize,
-            resumption: options.resumption,
         };
         QuicIdentity::new(&private_key, settings)
             .map(|identity| Self(Identity::Quic(Arc::new(identity))))

@@ -5,24 +5,17 @@
 
 mod certificates;
 mod key_exchange;
-mod resumption;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Once};
-use std::time::Instant;
 
 use libp2p_identity::Keypair;
 use libp2p_tls::certificate;
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, SupportedKxGroup, aws_lc_rs, verify_tls13_signature_with_raw_key,
-};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
-use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
@@ -32,10 +25,7 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use self::certificates::{Certificates, Claim};
-use self::key_exchange::{CLASSICAL, HYBRID};
-use self::resumption::Tickets;
-
-pub use self::key_exchange::begin_ahead;
+pub use self::key_exchange::KEY_EXCHANGE;
 
 /// libp2p TLS specification, "ALPN".
 const ALPN: &[u8] = b"libp2p";
@@ -52,37 +42,12 @@ pub enum TlsError {
 
 /// What an initiator and a responder with one identity use.
 pub struct Configurations {
-    pub client: ClientConfigurations,
+    pub client: ClientConfig,
     pub server: ServerConfig,
     /// The verifier of both, which knows whom it has verified.
     pub verifier: Arc<Libp2pVerifier>,
     /// The public key of the certificate that both show, as DER of SubjectPublicKeyInfo.
     pub public_key_info: Vec<u8>,
-}
-
-/// An initiator's, by what it knows of the responder.
-pub struct ClientConfigurations {
-    pub unknown: ClientConfig,
-    /// With a ticket. The post-quantum exchange has given both sides the secret that this stands for, so another is not needed.
-    pub known: ClientConfig,
-    /// None if no session is to be resumed.
-    tickets: Option<Arc<Tickets>>,
-}
-
-impl ClientConfigurations {
-    /// That of a dial that begins now.
-    pub fn of_dial(&self, remote: SocketAddr, now: Instant) -> ClientConfig {
-        let Some(tickets) = &self.tickets else {
-            return self.unknown.clone();
-        };
-        let ticket = tickets.take(remote, now);
-        let mut config = match ticket {
-            Some(_) => self.known.clone(),
-            None => self.unknown.clone(),
-        };
-        config.resumption = resumption::of_dial(tickets.clone(), remote, ticket, now);
-        config
-    }
 }
 
 /// What one side shows to the other, and proves with.
@@ -105,51 +70,40 @@ pub fn own_certificate(keypair: &Keypair) -> Result<OwnCertificate, TlsError> {
     })
 }
 
-/// The certificate lives as long as the configurations do. `resumption`: whether sessions may be resumed.
-pub fn configurations(own: OwnCertificate, resumption: bool) -> Result<Configurations, TlsError> {
+/// The certificate lives as long as the configurations do.
+pub fn configurations(own: OwnCertificate) -> Result<Configurations, TlsError> {
     let OwnCertificate {
         certificate,
         private_key: key,
         public_key_info,
     } = own;
-    let signer = provider(GROUPS).key_provider.load_private_key(key)?;
+    let signer = provider().key_provider.load_private_key(key)?;
     let resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(
         vec![certificate],
         signer,
     )));
     let verifier = Arc::new(Libp2pVerifier::default());
+    let provider = Arc::new(provider());
 
-    let client = |groups| -> Result<ClientConfig, TlsError> {
-        let mut client = ClientConfig::builder_with_provider(Arc::new(provider(groups)))
-            .with_protocol_versions(VERSIONS)?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier.clone())
-            .with_client_cert_resolver(resolver.clone());
-        client.alpn_protocols = vec![ALPN.to_vec()];
-        client.resumption = Resumption::disabled();
-        client.enable_sni = false;
-        Ok(client)
-    };
+    let mut client = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(VERSIONS)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier.clone())
+        .with_client_cert_resolver(resolver.clone());
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    // A session is always proven afresh: resumption would take the peer's word for who it was.
+    client.resumption = rustls::client::Resumption::disabled();
+    client.enable_sni = false;
 
-    let mut server = ServerConfig::builder_with_provider(Arc::new(provider(GROUPS)))
+    let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(VERSIONS)?
         .with_client_cert_verifier(verifier.clone())
-        .with_cert_resolver(resolver.clone());
+        .with_cert_resolver(resolver);
     server.alpn_protocols = vec![ALPN.to_vec()];
-    // Of sessions that could be resumed only their initiator keeps anything: strangers can't make this side forget them.
-    server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
-    if resumption {
-        server.ticketer = aws_lc_rs::Ticketer::new()?;
-        server.send_tls13_tickets = 1;
-    }
 
     Ok(Configurations {
-        client: ClientConfigurations {
-            unknown: client(GROUPS)?,
-            known: client(GROUPS_RESUMING)?,
-            tickets: resumption.then(Arc::default),
-        },
+        client,
         server,
         verifier,
         public_key_info,
@@ -162,23 +116,19 @@ pub fn public_key_info(certificate: &CertificateDer) -> Option<Vec<u8>> {
     Some(certificate.public_key().raw.to_vec())
 }
 
-/// The hybrid key exchange X25519MLKEM768 before the classical ones.
-const GROUPS: &[&'static dyn SupportedKxGroup] =
-    &[&HYBRID, &CLASSICAL, aws_lc_rs::kx_group::SECP256R1];
-
-/// The responder takes the first that it knows.
-const GROUPS_RESUMING: &[&'static dyn SupportedKxGroup] =
-    &[&CLASSICAL, &HYBRID, aws_lc_rs::kx_group::SECP256R1];
-
-/// The TLS 1.3 suites, AES first.
-fn provider(groups: &[&'static dyn SupportedKxGroup]) -> CryptoProvider {
+/// The TLS 1.3 suites, AES first, and the hybrid key exchange X25519MLKEM768 before the classical ones.
+fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
             aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
             aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
-        kx_groups: groups.to_vec(),
+        kx_groups: vec![
+            &KEY_EXCHANGE,
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
+        ],
         ..aws_lc_rs::default_provider()
     }
 }
@@ -188,7 +138,7 @@ fn provider(groups: &[&'static dyn SupportedKxGroup]) -> CryptoProvider {
 pub fn warm_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::thread::spawn(begin_ahead);
+        std::thread::spawn(|| KEY_EXCHANGE.begin_ahead());
     });
 }
 
@@ -232,7 +182,7 @@ impl Libp2pVerifier {
             message,
             &SubjectPublicKeyInfoDer::from(&claim.remote_key[..]),
             signed,
-            &provider(GROUPS).signature_verification_algorithms,
+            &provider().signature_verification_algorithms,
         )
     }
 }

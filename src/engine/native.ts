@@ -12,7 +12,6 @@ export interface NativeQuicOptions {
   datagramReceiveBuffer: number
   datagramSendBuffer: number
   streamReceiveQueue: number
-  resumption: boolean
 }
 
 export interface NativeDtlsOptions {

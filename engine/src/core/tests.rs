@@ -37,7 +37,6 @@ fn quic_settings() -> QuicSettings {
         datagram_receive_buffer: 1 << 16,
         datagram_send_buffer: 1 << 16,
         stream_receive_queue: STREAM_QUEUE,
-        resumption: true,
     }
 }
 

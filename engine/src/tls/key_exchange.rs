@@ -1,43 +1,31 @@
-//! The key exchanges that initiators offer, of which one each can be begun ahead: there are key pairs to make, and while a first flight
-//! is made, a dial waits.
+//! The key exchange that initiators offer, X25519MLKEM768, of which one can be begun ahead: it has two key pairs to make, and while a
+//! first flight is made, a dial waits.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustls::crypto::aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
+use rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768;
 use rustls::crypto::{ActiveKeyExchange, CompletedKeyExchange, SupportedKxGroup};
 use rustls::{Error, NamedGroup, ProtocolVersion};
 
-/// Those of this process: an exchange is bound to nobody before it is completed, so the sessions of all ports can share it.
-pub static HYBRID: KeyExchange = KeyExchange::of(X25519MLKEM768);
-pub static CLASSICAL: KeyExchange = KeyExchange::of(X25519);
-
-/// Begin an exchange of each for the next who needs one, where there is none yet.
-pub fn begin_ahead() {
-    HYBRID.begin_ahead();
-    CLASSICAL.begin_ahead();
-}
+/// The one of this process: an exchange is bound to nobody before it is completed, so the sessions of all ports can share it.
+pub static KEY_EXCHANGE: KeyExchange = KeyExchange {
+    begun: Mutex::new(None),
+};
 
 pub struct KeyExchange {
-    group: &'static dyn SupportedKxGroup,
     /// Taken by the first who needs one, so that none is used twice.
     begun: Mutex<Option<Box<dyn ActiveKeyExchange>>>,
 }
 
 impl KeyExchange {
-    const fn of(group: &'static dyn SupportedKxGroup) -> Self {
-        Self {
-            group,
-            begun: Mutex::new(None),
-        }
-    }
-
-    fn begin_ahead(&self) {
+    /// Begin an exchange for the next who needs one, if there is none yet.
+    pub fn begin_ahead(&self) {
         if self.begun().is_some() {
             return;
         }
         // Others need not wait for it. Without, they begin their own, and find out what is wrong.
-        if let Ok(exchange) = self.group.start() {
+        if let Ok(exchange) = X25519MLKEM768.start() {
             self.begun().get_or_insert(exchange);
         }
     }
@@ -50,23 +38,23 @@ impl KeyExchange {
 impl SupportedKxGroup for KeyExchange {
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
         let begun = self.begun().take();
-        begun.map_or_else(|| self.group.start(), Ok)
+        begun.map_or_else(|| X25519MLKEM768.start(), Ok)
     }
 
     fn start_and_complete(&self, peer_pub_key: &[u8]) -> Result<CompletedKeyExchange, Error> {
-        self.group.start_and_complete(peer_pub_key)
+        X25519MLKEM768.start_and_complete(peer_pub_key)
     }
 
     fn name(&self) -> NamedGroup {
-        self.group.name()
+        X25519MLKEM768.name()
     }
 
     fn fips(&self) -> bool {
-        self.group.fips()
+        X25519MLKEM768.fips()
     }
 
     fn usable_for_version(&self, version: ProtocolVersion) -> bool {
-        self.group.usable_for_version(version)
+        X25519MLKEM768.usable_for_version(version)
     }
 }
 
@@ -80,9 +68,15 @@ impl fmt::Debug for KeyExchange {
 mod tests {
     use super::*;
 
+    fn empty() -> KeyExchange {
+        KeyExchange {
+            begun: Mutex::new(None),
+        }
+    }
+
     #[test]
     fn one_that_was_begun_ahead_is_used_once() {
-        let group = KeyExchange::of(X25519MLKEM768);
+        let group = empty();
         group.begin_ahead();
         let ahead = group.begun().as_ref().unwrap().pub_key().to_vec();
         let [first, second] = [(), ()].map(|()| group.start().unwrap().pub_key().to_vec());
@@ -92,7 +86,7 @@ mod tests {
 
     #[test]
     fn there_is_never_more_than_one_ahead() {
-        let group = KeyExchange::of(X25519MLKEM768);
+        let group = empty();
         group.begin_ahead();
         let ahead = group.begun().as_ref().unwrap().pub_key().to_vec();
         group.begin_ahead();
@@ -102,7 +96,7 @@ mod tests {
 
     #[test]
     fn one_that_was_begun_ahead_comes_to_the_responders_secret() {
-        let group = KeyExchange::of(X25519MLKEM768);
+        let group = empty();
         group.begin_ahead();
         let initiator = group.start().unwrap();
         let responder = group.start_and_complete(initiator.pub_key()).unwrap();

@@ -2,7 +2,6 @@
  * QUIC v1 (RFC 9000, RFC 9001) with datagrams (RFC 9221), secured by the libp2p TLS specification, as the PSEC scheme
  * `/quic-datagram/1.0.0`. The protocol runs in the native engine; this folder is its face.
  */
-import { InvalidParametersError } from '@libp2p/interface'
 import { NativeScheme } from '../native/scheme.ts'
 import { DEFAULT_QUEUES, nativeSettings } from '../native/settings.ts'
 import { QUIC_DATAGRAM } from './protocol.ts'
@@ -51,15 +50,9 @@ export interface QuicDatagramInit extends SessionQueues {
    * How many bytes of datagrams may wait for the congestion controller. Default: 256 KiB.
    */
   datagramSendBuffer?: number
-
-  /**
-   * Whether a session can be resumed within the hour (RFC 8446, section 2.2), by this node and by those that dial it: a dial of
-   * whom was dialled before takes less time, computation and bytes. Default: true.
-   */
-  resumption?: boolean
 }
 
-const DEFAULTS: Required<Omit<QuicDatagramInit, 'resumption'>> = {
+const DEFAULTS: Required<QuicDatagramInit> = {
   ...DEFAULT_QUEUES,
   idleTimeout: 30_000,
   keepAliveInterval: 10_000,
@@ -76,17 +69,12 @@ const DEFAULTS: Required<Omit<QuicDatagramInit, 'resumption'>> = {
  * engine is missing, its handshakes reject with `EngineUnavailableError`.
  */
 export function quicDatagram (init: QuicDatagramInit = {}): SecurityScheme {
-  const { resumption = true, ...numbers } = init
-  const settings = nativeSettings('quicDatagram', numbers, DEFAULTS)
-
-  if (typeof resumption !== 'boolean') {
-    throw new InvalidParametersError(`quicDatagram: resumption has to be true or false, not ${resumption}`)
-  }
+  const settings = nativeSettings('quicDatagram', init, DEFAULTS)
 
   return new NativeScheme({
     protocol: QUIC_DATAGRAM,
     component: 'quic-datagram',
-    identity: (engine, privateKey) => engine.NativeIdentity.quic(privateKey, { ...settings, resumption }),
+    identity: (engine, privateKey) => engine.NativeIdentity.quic(privateKey, settings),
     queues: settings,
     validatesAddresses: true
   })

@@ -128,8 +128,8 @@ fn an_initiator_that_shows_no_certificate_is_refused(net: Net) {
     let own = Credentials::with_extensions(1).own();
     let identity = match net.a.scheme {
         Scheme::Quic => {
-            let mut tls = configurations(own, true).unwrap();
-            tls.client.unknown.client_auth_cert_resolver = Arc::new(NoCertificate);
+            let mut tls = configurations(own).unwrap();
+            tls.client.client_auth_cert_resolver = Arc::new(NoCertificate);
             let identity = QuicIdentity::with_configurations(tls, quic_settings());
             Identity::Quic(Arc::new(identity.unwrap()))
         }
@@ -182,20 +182,6 @@ fn again(net: &Net) -> Net {
     fresh
 }
 
-/// The next dial has nothing to resume.
-fn spend_ticket(net: &Net) {
-    if let Identity::Quic(identity) = &net.a.identity {
-        let goodbye = crate::congestion::Goodbye::default();
-        let config = identity.client_config(net.now, net.b.address, 1452, &goodbye);
-        assert!(config.is_ok());
-    }
-}
-
-/// The next dial resumes the session of this one.
-fn get_ticket(net: &Net) {
-    again(net).secure();
-}
-
 fn connect_over_the_wire(net: &mut Net) {
     net.initiate(1400);
     net.respond(Vec::new());
@@ -203,12 +189,7 @@ fn connect_over_the_wire(net: &mut Net) {
     net.run(Duration::from_secs(20));
 }
 
-fn no_change_to_a_byte_of_the_handshake_deceives_anybody(net: Net) {
-    no_change_to_a_byte_deceives_anybody(net, spend_ticket);
-}
-
-fn no_change_to_a_byte_deceives_anybody(mut net: Net, prepare: impl Fn(&Net)) {
-    prepare(&net);
+fn no_change_to_a_byte_of_the_handshake_deceives_anybody(mut net: Net) {
     net.initiate(1400);
     net.respond(Vec::new());
     net.proceed(true);
@@ -219,7 +200,6 @@ fn no_change_to_a_byte_deceives_anybody(mut net: Net, prepare: impl Fn(&Net)) {
     for (number, size) in sizes.into_iter().enumerate() {
         // All of a datagram's headers, and a sample of what follows.
         for at in (0..size).filter(|at| *at < 64 || at % 41 == number % 41) {
-            prepare(&net);
             let mut net = again(&net);
             net.change = Box::new(move |it, datagram| {
                 if it == number
@@ -412,103 +392,4 @@ for_every_scheme! {
     who_says_again_what_a_responder_said_is_nobody
     nobody_takes_over_the_handshake_that_another_began
     nobody_takes_over_the_session_of_another
-}
-
-/// Of sessions that are resumed, the same holds.
-mod resumed {
-    use super::*;
-
-    fn net_with_ticket() -> Net {
-        let net = Net::of(Scheme::Quic);
-        get_ticket(&net);
-        net
-    }
-
-    fn secured_with(net: &Net) -> [Option<Vec<u8>>; 2] {
-        [&net.a, &net.b].map(|end| end.secured_peer().map(<[u8]>::to_vec))
-    }
-
-    #[test]
-    fn a_session_is_with_whom_it_was_before() {
-        let first = Net::of(Scheme::Quic);
-        for flights in [2, 1, 1] {
-            let mut net = again(&first);
-            net.secure();
-            // Only without a ticket the post-quantum exchange makes it two.
-            assert_eq!(net.first_flight.len(), flights);
-            let peers = [&net.b, &net.a].map(|end| Some(end.peer_id.clone()));
-            assert_eq!(secured_with(&net), peers);
-            assert_nobody_is_deceived(&net);
-            assert!(works(&mut net));
-        }
-    }
-
-    #[test]
-    fn another_peer_at_the_same_address_is_not_taken_for_the_one_that_was_there() {
-        let mut net = net_with_ticket();
-        let other = End::new(Scheme::Quic, B);
-        net.b.identity = other.identity;
-        net.b.peer_id = other.peer_id;
-        net.secure();
-        assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
-        assert!(works(&mut net));
-    }
-
-    #[test]
-    fn a_responder_that_was_restarted_proves_itself_afresh() {
-        let mut net = net_with_ticket();
-        // The same identity key is not needed for that, and a new certificate is made with each start.
-        net.b.identity = net.b.scheme.identity(Credentials::with_extensions(1).own());
-        net.secure();
-        assert!(works(&mut net));
-    }
-
-    #[test]
-    fn a_responder_with_a_stolen_certificate_does_not_get_the_session() {
-        let net = Net::of(Scheme::Quic);
-        let owned = Credentials::honest(&libp2p_identity::Keypair::generate_ed25519());
-        let stolen = Credentials {
-            chain: owned.chain.clone(),
-            ..Credentials::replayed()
-        };
-        let mut owner = again(&net);
-        owner.b.identity = Scheme::Quic.identity(owned.own());
-        owner.secure();
-
-        let mut net = again(&net);
-        let identity = Scheme::Quic.identity(stolen.own());
-        assert_refused_in(&mut net, identity, false);
-    }
-
-    #[test]
-    fn no_change_to_a_byte_of_the_handshake_deceives_anybody() {
-        no_change_to_a_byte_deceives_anybody(Net::of(Scheme::Quic), get_ticket);
-    }
-
-    #[test]
-    fn a_handshake_comes_about_although_everything_is_said_again_and_again() {
-        super::a_handshake_comes_about_although_everything_is_said_again_and_again(
-            net_with_ticket(),
-        );
-    }
-
-    #[test]
-    fn a_session_that_is_said_again_from_its_beginning_has_no_effect() {
-        super::a_session_that_is_said_again_from_its_beginning_has_no_effect(net_with_ticket());
-    }
-
-    #[test]
-    fn who_says_again_what_an_initiator_said_is_nobody() {
-        super::who_says_again_what_an_initiator_said_is_nobody(net_with_ticket());
-    }
-
-    #[test]
-    fn who_says_again_what_a_responder_said_is_nobody() {
-        super::who_says_again_what_a_responder_said_is_nobody(net_with_ticket());
-    }
-
-    #[test]
-    fn nobody_takes_over_the_handshake_that_another_began() {
-        super::nobody_takes_over_the_handshake_that_another_began(net_with_ticket());
-    }
 }
