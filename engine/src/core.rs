@@ -1,7 +1,7 @@
 //! A port without its socket: the flow table, and the sessions on the flows. Sans-IO.
 //!
-//! Inputs are [`Core::handle_command`], [`Core::handle_datagram`] and [`Core::handle_timeout`]; after any of them the owner
-//! calls [`Core::poll_transmit`] until it returns `None`, takes what [`Core::events`] holds, calls [`Core::begin_session`], and
+//! Inputs are [`Core::handle_command`], [`Core::handle_datagram`] and [`Core::handle_timeout`]; after any of them the owner calls
+//! [`Core::begin_session`], then [`Core::poll_transmit`] until it returns `None`, takes what [`Core::events`] holds, and
 //! comes back at [`Core::poll_timeout`] at the latest. [`Core::set_waiting`] tells how far behind JavaScript is.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -199,6 +199,8 @@ pub struct Core {
     is_ready: HashSet<u32>,
     responses: VecDeque<(SocketAddr, Option<IpAddr>, Vec<u8>)>,
     is_responses_turn: bool,
+    /// The remote of a dial has said something about it, and JavaScript has not heard.
+    has_word: bool,
     starved: Vec<u32>,
     waiting_bytes: usize,
     waiting_raw: usize,
@@ -237,6 +239,7 @@ impl Core {
             is_ready: HashSet::new(),
             responses: VecDeque::new(),
             is_responses_turn: false,
+            has_word: false,
             starved: Vec::new(),
             waiting_bytes: 0,
             waiting_raw: 0,
@@ -415,6 +418,7 @@ impl Core {
                 if flow.handed_over && first == 0 {
                     flow.heel = self.limits.stranger_datagrams;
                 }
+                self.has_word |= is_frame && flow.prepared.is_some();
                 // The responder's answer may overtake its accept: the handshake goes on while JavaScript reads that.
                 let is_expected = flow.prepared.is_some() || flow.may_know(&data);
                 let is_taken =
@@ -487,13 +491,18 @@ impl Core {
             .min()
     }
 
+    /// Whether the remote of a dial has just said something about it, which need not wait for what else came. True once.
+    pub fn take_word(&mut self) -> bool {
+        // What was there before an end is told with it.
+        std::mem::take(&mut self.has_word) && !self.events.holds_end()
+    }
+
     /// Whether there are strangers that have been answered, and whose session has to begin.
     pub fn has_arriving(&self) -> bool {
         self.reception.has_arriving()
     }
 
-    /// Begin the session of one of them: what takes longest, so others should not have to wait for it. True if there is something to
-    /// transmit now.
+    /// Begin the session of one of them, which takes longest of all: the others have to wait for the next turn. True if there was one.
     pub fn begin_session(&mut self, now: Instant) -> bool {
         let Some((remote, number, arrival)) = self.reception.take_arriving() else {
             return false;
@@ -503,6 +512,8 @@ impl Core {
             max_udp_payload,
             datagrams,
         } = arrival;
+        // What answers the proposal comes before what answers the packet.
+        self.is_responses_turn = false;
         let mut datagrams = datagrams.into_iter();
         if let Some((origin, packet)) = datagrams.next() {
             let terms = Terms::of_responder(identity, max_udp_payload);

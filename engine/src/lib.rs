@@ -462,16 +462,18 @@ impl NativePort {
     /// Prepare an initiator and return its first flight. The one call that waits for the port's thread, so that a dial does
     /// not have to wait for two.
     #[napi]
-    pub fn initiate(
+    pub fn initiate<'env>(
         &self,
+        env: &'env Env,
         session: u32,
         identity: &NativeIdentity,
         peer: NativePeer,
         max_first_datagram: u32,
-    ) -> Result<Vec<Buffer>> {
+    ) -> Result<Vec<BufferSlice<'env>>> {
         let peer = peer.try_into()?;
         let max_first_datagram = max_first_datagram as usize;
-        self.shared
+        let datagrams = self
+            .shared
             .core()
             .initiate(
                 Instant::now(),
@@ -480,8 +482,11 @@ impl NativePort {
                 peer,
                 max_first_datagram,
             )
-            .map(|datagrams| datagrams.into_iter().map(Buffer::from).collect())
-            .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))
+            .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))?;
+        datagrams
+            .iter()
+            .map(|it| BufferSlice::copy_from(env, it))
+            .collect()
     }
 
     #[napi]
@@ -650,10 +655,10 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             object.set("host", host_of(remote))?;
             object.set("port", remote.port())?;
             object.set("localHost", local.map(|ip| ip.to_string()))?;
-            object.set("data", Buffer::from(data))?;
+            object.set("data", BufferSlice::copy_from(env, &data)?)?;
             if let Some((guest, answer)) = answer {
                 object.set("guest", guest)?;
-                object.set("answer", Buffer::from(answer))?;
+                object.set("answer", BufferSlice::copy_from(env, &answer)?)?;
             }
         }
         Notice::Validated {
@@ -666,14 +671,14 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             object.set("host", host_of(remote))?;
             object.set("port", remote.port())?;
             object.set("localHost", local.map(|ip| ip.to_string()))?;
-            object.set("proposal", Buffer::from(proposal))?;
-            object.set("data", Buffer::from(data))?;
+            object.set("proposal", BufferSlice::copy_from(env, &proposal)?)?;
+            object.set("data", BufferSlice::copy_from(env, &data)?)?;
         }
         Notice::Transmit { remote, data } => {
             object.set("type", "transmit")?;
             object.set("host", host_of(remote))?;
             object.set("port", remote.port())?;
-            object.set("data", Buffer::from(data))?;
+            object.set("data", BufferSlice::copy_from(env, &data)?)?;
         }
         Notice::Secured {
             peer_id,
@@ -681,9 +686,9 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             remote_key,
         } => {
             object.set("type", "secured")?;
-            object.set("peerId", Buffer::from(peer_id))?;
-            object.set("localKey", Buffer::from(local_key))?;
-            object.set("remoteKey", Buffer::from(remote_key))?;
+            object.set("peerId", BufferSlice::copy_from(env, &peer_id)?)?;
+            object.set("localKey", BufferSlice::copy_from(env, &local_key)?)?;
+            object.set("remoteKey", BufferSlice::copy_from(env, &remote_key)?)?;
         }
         Notice::Closed { cause, message } => {
             object.set("type", "closed")?;

@@ -299,21 +299,19 @@ impl Port {
             for command in commands {
                 core.handle_command(now, command);
             }
-            self.receive(now, &mut core);
+            self.receive(now, &mut core, notify);
             core.handle_timeout(now);
+            // Its first flight leaves on the heels of the answer.
+            let has_begun = core.begin_session(now);
             core.process(now);
             // Before the sending, which takes its time. But JavaScript must hear of a session's end after its goodbye, which what it sends
-            // itself to that remote would overtake. And what it could say to a stranger who is welcome has been said, and
-            // others wait for what that one is sent.
-            let can_wait = core.has_arriving() || core.events.holds_end() || self.udp.is_none();
+            // itself to that remote would overtake. And what it could say to a stranger who is welcome is about to leave.
+            let can_wait =
+                has_begun || core.has_arriving() || core.events.holds_end() || self.udp.is_none();
             if !can_wait && shared.publish(&mut core.events) {
                 notify();
             }
-            let mut all_sent = self.transmit(now, &mut core, &mut buf);
-            if core.begin_session(now) {
-                core.process(now);
-                all_sent &= self.transmit(now, &mut core, &mut buf);
-            }
+            let all_sent = self.transmit(now, &mut core, &mut buf);
             if shared.publish(&mut core.events) {
                 notify();
             }
@@ -365,13 +363,13 @@ impl Port {
         Ok(())
     }
 
-    fn receive(&mut self, now: Instant, core: &mut Core) {
+    fn receive(&mut self, now: Instant, core: &mut Core, notify: &impl Fn()) {
         let Some(udp) = &mut self.udp else { return };
         for _ in 0..RECEIVE_ROUNDS {
             if !udp.readable {
                 return;
             }
-            udp.receive(now, core, &self.shared.stats);
+            udp.receive(now, core, &self.shared, notify);
         }
     }
 
@@ -489,7 +487,8 @@ impl Udp {
         })
     }
 
-    fn receive(&mut self, now: Instant, core: &mut Core, stats: &Stats) {
+    fn receive(&mut self, now: Instant, core: &mut Core, shared: &Shared, notify: &impl Fn()) {
+        let stats = &shared.stats;
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut chunks = self.receive_buffer.chunks_exact_mut(64 * 1024);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -522,6 +521,10 @@ impl Udp {
                 let datagram = data.split_to(meta.stride.min(data.len()));
                 stats.datagrams_in.fetch_add(1, Ordering::Relaxed);
                 core.handle_datagram(now, origin, datagram);
+                // JavaScript thinks about it while the handshake goes on here.
+                if core.take_word() && shared.publish(&mut core.events) {
+                    notify();
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ mod path;
 mod reception;
 mod shield;
 
+use self::shield::ACCEPT;
 use super::*;
 use crate::dtls::{DtlsIdentity, DtlsSettings};
 use crate::events::{Batch, Kind, RECORD};
@@ -489,6 +490,38 @@ fn an_initiator_that_is_refused_before_the_agreement_leaves_nothing_behind() {
     let release = Command::Release { remote: B.into() };
     net.a.core.handle_command(net.now, release);
     assert!(net.a.core.sessions.is_empty() && net.a.core.flows.is_empty());
+}
+
+#[test]
+fn javascript_hears_at_once_what_the_remote_says_of_a_dial() {
+    let mut net = Net::new();
+    let claim = Command::Claim { remote: B.into() };
+    net.a.core.handle_command(net.now, claim);
+    net.a.hear(net.now, B.into(), ACCEPT);
+    assert!(!net.a.core.take_word(), "there is no dial");
+
+    net.initiate(1400);
+    assert!(!net.a.core.take_word());
+    net.a.hear(net.now, B.into(), ACCEPT);
+    assert!(net.a.core.take_word());
+    assert!(!net.a.core.take_word());
+}
+
+#[test]
+fn what_the_remote_says_of_a_dial_waits_for_the_goodbye_of_one_that_has_ended() {
+    let mut net = Net::new();
+    let claim = Command::Claim { remote: B.into() };
+    net.a.core.handle_command(net.now, claim);
+    net.initiate(1400);
+    net.a.close(net.now, 1, 0, false);
+    let (identity, peer) = (net.a.identity.clone(), net.b.as_peer());
+    net.a
+        .core
+        .initiate(net.now, 2, identity, peer, 1400)
+        .unwrap();
+    net.a.hear(net.now, B.into(), ACCEPT);
+    assert!(net.a.core.events.holds_end());
+    assert!(!net.a.core.take_word());
 }
 
 fn a_waiting_responder_outlives_another_session_of_its_flow(mut net: Net) {
