@@ -81,7 +81,7 @@ async function keyBelow (peerId: PeerId): Promise<PrivateKey> {
 }
 
 // all of it by each scheme: nothing above them may lean on what only one of them does
-describeSchemes('transport', ({ create, createNode, protocol }) => {
+describeSchemes('transport', ({ create, createNode, protocol, endsAnytime }) => {
   afterEach(stopNodes)
 
   describe('dialling', () => {
@@ -505,6 +505,35 @@ describeSchemes('transport', ({ create, createNode, protocol }) => {
 
         expect((await transportDial(alice, anonymous(bob))).status).to.equal('open')
       })
+    }
+
+    for (const initiationPacket of [true, false]) {
+      for (const [when, step, isLater] of [
+        ['at psec:propose', 'psec:propose', false],
+        ['at psec:agreed', 'psec:agreed', false],
+        ['just after psec:agreed', 'psec:agreed', true],
+        ['at psec:secured', 'psec:secured', false]
+      ] as const) {
+        it(`${when}, over and over, and each time the dial that follows at once gets through, ${initiationPacket ? 'with' : 'without'} initiation packet`, async () => {
+          const bob = await createNode()
+          const alice = await createNode({ psec: { initiationPacket } })
+
+          // more often than a peer may propose afresh to somebody who still waits for it, if that can be told
+          for (let i = 0; i < (endsAnytime ? 10 : 3); i++) {
+            const controller = new AbortController()
+            const abort = (): void => { controller.abort(reason) }
+            const aborted = transportDial(alice, anonymous(bob), {
+              signal: controller.signal,
+              onProgress: (evt) => { evt.type === step && (isLater ? setImmediate(abort) : abort()) }
+            })
+
+            // it may be done a turn later
+            await aborted.then(async connection => connection.close(), (err) => { expect(err).to.equal(reason) })
+            const connection = await transportDial(alice, anonymous(bob))
+            await connection.close()
+          }
+        })
+      }
     }
 
     it('while libp2p upgrades the connection', async () => {

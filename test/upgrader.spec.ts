@@ -848,6 +848,20 @@ describe('PSEC upgrader', () => {
       expectNothingLeft()
     })
 
+    for (const sent of [true, false]) {
+      it(`tells the scheme that its first flight was ${sent ? '' : 'not '}sent`, async () => {
+        const scheme = new StubScheme(OTHER, async () => [Uint8Array.of(0x40)])
+        const [alice, bob] = await Promise.all([createNode('alice', { schemes: [scheme], initiationPacket: sent }), createNode('bob')])
+        const dialing = dial(alice, bob, { signal: controller.signal })
+        await clock.advance(0)
+        expect(frames('alice')).to.have.lengthOf(1)
+        controller.abort(reason)
+
+        await expect(dialing).to.eventually.be.rejectedWith(reason)
+        expect(scheme.initiations[0].cancelOptions).to.deep.equal({ sent })
+      })
+    }
+
     it('while a reject waits for its grace', async () => {
       const [alice, bob] = await Promise.all([createNode('alice'), createNode('bob', { schemes: [plaintext({ protocol: OTHER })] })])
       listen(bob)

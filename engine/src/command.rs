@@ -104,6 +104,13 @@ pub enum Command {
     Shutdown,
 }
 
+impl Command {
+    /// Whether a session may say goodbye for it.
+    pub fn ends_session(&self) -> bool {
+        matches!(self, Self::Close { .. })
+    }
+}
+
 /// The other end of a flow.
 #[derive(Clone, Copy)]
 pub struct Peer {

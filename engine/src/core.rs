@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use hashlink::LinkedHashMap;
 use quinn_proto::{
-    ConnectError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
-    EndpointConfig, ServerConfig, Transmit,
+    AcceptError, ConnectError, Connection, ConnectionEvent, ConnectionHandle, DatagramEvent,
+    EcnCodepoint, Endpoint, EndpointConfig, EndpointEvent, Incoming, ServerConfig, Transmit,
 };
 
 use crate::command::{Command, Peer};
@@ -104,6 +104,15 @@ struct Flow {
     dtls: Vec<u32>,
     /// An initiator's session that has not been told to proceed.
     prepared: Option<u32>,
+}
+
+/// A datagram that is ready to be sent.
+struct Response {
+    remote: SocketAddr,
+    local: Option<IpAddr>,
+    data: Vec<u8>,
+    /// The session of whose first flight it is, and its place there.
+    of: Option<(u32, usize)>,
 }
 
 struct Expected {
@@ -197,7 +206,7 @@ pub struct Core {
     timeout_of: HashMap<u32, Instant>,
     ready: VecDeque<u32>,
     is_ready: HashSet<u32>,
-    responses: VecDeque<(SocketAddr, Option<IpAddr>, Vec<u8>)>,
+    responses: VecDeque<Response>,
     is_responses_turn: bool,
     /// The remote of a dial has said something about it, and JavaScript has not heard.
     has_word: bool,
@@ -344,7 +353,11 @@ impl Core {
                 session,
                 code,
                 orderly,
-            } => self.close(now, session, code, orderly),
+            } => {
+                self.withdraw_first_flight(session);
+                self.close(now, session, code, orderly);
+                self.say_goodbye_first(session);
+            }
             Command::Shutdown => {
                 self.closing = true;
                 self.parting_until = Some(now + PARTING_TIME);
@@ -583,14 +596,14 @@ impl Core {
     }
 
     fn poll_response(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
-        let (destination, src_ip, data) = self.responses.pop_front()?;
-        *buf = data;
+        let response = self.responses.pop_front()?;
+        *buf = response.data;
         Some(Transmit {
-            destination,
+            destination: response.remote,
             ecn: None,
             size: buf.len(),
             segment_size: None,
-            src_ip,
+            src_ip: response.local,
         })
     }
 
@@ -748,8 +761,8 @@ impl Core {
         let mut buf = Vec::new();
         match self.handle(now, origin, packet, &mut buf) {
             Some(DatagramEvent::NewConnection(incoming)) => {
-                let accepted = self.endpoint.accept(incoming, now, &mut buf, Some(config));
-                let Ok((handle, connection)) = accepted else {
+                let Ok(Some((handle, connection))) = self.accept(now, incoming, config, &mut buf)
+                else {
                     return false;
                 };
                 let session = QuicSession::new(number, handle, connection, terms).unasked();
@@ -914,6 +927,23 @@ impl Core {
         self.endpoint.handle(now, remote, local, ecn, data, buf)
     }
 
+    /// Begin a connection; none if all that its first packet says is that it is over: somebody has given a dial up, and this is late.
+    fn accept(
+        &mut self,
+        now: Instant,
+        incoming: Incoming,
+        config: Arc<ServerConfig>,
+        buf: &mut Vec<u8>,
+    ) -> Result<Option<(ConnectionHandle, Connection)>, Box<AcceptError>> {
+        let accepted = self.endpoint.accept(incoming, now, buf, Some(config));
+        let (handle, connection) = accepted.map_err(Box::new)?;
+        if connection.is_closed() {
+            self.endpoint.handle_event(handle, EndpointEvent::drained());
+            return Ok(None);
+        }
+        Ok(Some((handle, connection)))
+    }
+
     fn tell(&mut self, handle: ConnectionHandle, event: ConnectionEvent) {
         if let Some(id) = self.by_handle.get(&handle).copied()
             && let Some((AnySession::Quic(session), _)) = self.sessions.get_mut(&id)
@@ -993,8 +1023,13 @@ impl Core {
                     self.endpoint.ignore(incoming);
                     return false;
                 };
-                match self.endpoint.accept(incoming, now, &mut buf, Some(config)) {
-                    Ok((handle, connection)) => {
+                match self.accept(now, incoming, config.clone(), &mut buf) {
+                    Ok(None) => {
+                        let role = Responder::Quic(config, terms);
+                        let flow = self.flows.entry(origin.remote).or_default();
+                        flow.expecting.push_front(Expected { session: id, role });
+                    }
+                    Ok(Some((handle, connection))) => {
                         let session = QuicSession::new(id, handle, connection, terms);
                         self.add_session(id, AnySession::Quic(Box::new(session)), origin.remote);
                     }
@@ -1087,8 +1122,17 @@ impl Core {
     }
 
     fn respond_raw(&mut self, remote: SocketAddr, local: Option<IpAddr>, data: Vec<u8>) {
+        self.push_response(Response {
+            remote,
+            local,
+            data,
+            of: None,
+        });
+    }
+
+    fn push_response(&mut self, response: Response) {
         if self.has_room_for_response() {
-            self.responses.push_back((remote, local, data));
+            self.responses.push_back(response);
         } else {
             self.counters.responses_overflow += 1;
         }
@@ -1196,8 +1240,13 @@ impl Core {
         let first_flight = session.get().proceed();
         self.forget_prepared(id, remote);
         if send_first_flight {
-            for datagram in first_flight {
-                self.respond_raw(remote, None, datagram);
+            for (place, data) in first_flight.into_iter().enumerate() {
+                self.push_response(Response {
+                    remote,
+                    local: None,
+                    data,
+                    of: Some((id, place)),
+                });
             }
         }
         self.touch(id);
@@ -1285,6 +1334,26 @@ impl Core {
         if let Some(remote) = waiting_on {
             self.closed(id, CloseCause::Local, String::new());
             self.forget_unused_flow(remote);
+        }
+    }
+
+    /// What of a first flight has not left shall not begin a session that ends at once; nor does anybody wait for the end of one of
+    /// which nothing has left.
+    fn withdraw_first_flight(&mut self, id: u32) {
+        let has_begun = !self.responses.iter().any(|it| it.of == Some((id, 0)));
+        self.responses
+            .retain(|it| it.of.is_none_or(|(session, _)| session != id));
+        if !has_begun && let Some((session, _)) = self.sessions.get_mut(&id) {
+            session.get().mute();
+        }
+    }
+
+    /// What JavaScript sends to the same remote from now on is of another dial.
+    fn say_goodbye_first(&mut self, id: u32) {
+        if self.is_ready.contains(&id) {
+            self.ready.retain(|ready| *ready != id);
+            self.ready.push_front(id);
+            self.is_responses_turn = true;
         }
     }
 

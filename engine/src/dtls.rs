@@ -1363,6 +1363,10 @@ impl Session for DtlsSession {
         self.first_flight.take().unwrap_or_default()
     }
 
+    fn mute(&mut self) {
+        self.muted = true;
+    }
+
     fn is_drained(&self) -> bool {
         self.drained
     }

@@ -47,6 +47,8 @@ pub struct Shared {
     asleep: AtomicBool,
     /// The thread has something that waits for JavaScript to drain.
     starved: AtomicBool,
+    /// Sessions are to end whose goodbyes have not left: what JavaScript sends must not overtake them.
+    goodbyes_pending: AtomicBool,
     waker: Waker,
     /// By which JavaScript sends past the thread; none when the port is closed.
     outlet: Mutex<Option<Outlet>>,
@@ -110,12 +112,36 @@ impl Shared {
     /// Ask for something. The thread sees to it when it is awake anyway, or when [`Self::flush`] wakes it: waking takes longer
     /// than most commands, so JavaScript does it once a turn.
     pub fn command(&self, command: Command) {
-        lock(&self.commands).push(command);
+        let mut commands = lock(&self.commands);
+        if command.ends_session() {
+            self.goodbyes_pending.store(true, Ordering::SeqCst);
+        }
+        commands.push(command);
+    }
+
+    /// All that the sessions had to say has left.
+    fn goodbyes_have_left(&self) {
+        if self.goodbyes_pending.load(Ordering::SeqCst) {
+            let commands = lock(&self.commands);
+            let is_parting = commands.iter().any(Command::ends_session);
+            self.goodbyes_pending.store(is_parting, Ordering::SeqCst);
+        }
     }
 
     /// Send datagrams outside every scheme: at once, since a dial waits for it, and to wake the thread for it would take as long as
     /// the rest. What the socket has no room for now is left to the thread; true if that has to be flushed.
     pub fn send_raw(&self, remote: SocketAddr, local: Option<IpAddr>, datagrams: &[&[u8]]) -> bool {
+        let leave_to_thread = |data: &[u8]| {
+            self.command(Command::SendRaw {
+                remote,
+                local,
+                data: data.to_vec(),
+            });
+        };
+        if self.goodbyes_pending.load(Ordering::SeqCst) {
+            datagrams.iter().for_each(|data| leave_to_thread(data));
+            return true;
+        }
         let outlet = lock(&self.outlet);
         let send = |contents: &[u8], segment_size: Option<usize>| -> io::Result<()> {
             let outlet = outlet.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
@@ -142,11 +168,7 @@ impl Shared {
             let sent = send(data, None);
             if !self.stats.count_sent(sent, 1, data.len()) {
                 is_left = true;
-                self.command(Command::SendRaw {
-                    remote,
-                    local,
-                    data: data.to_vec(),
-                });
+                leave_to_thread(data);
             }
         }
         is_left
@@ -239,6 +261,7 @@ impl Port {
             notified: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             starved: AtomicBool::new(false),
+            goodbyes_pending: AtomicBool::new(false),
             waker,
             outlet: Mutex::new(udp.as_ref().map(Udp::outlet).transpose()?),
             stats: Stats::default(),
@@ -312,6 +335,9 @@ impl Port {
                 notify();
             }
             let all_sent = self.transmit(now, &mut core, &mut buf);
+            if all_sent && self.udp.as_ref().is_none_or(|udp| udp.unsent.is_none()) {
+                shared.goodbyes_have_left();
+            }
             if shared.publish(&mut core.events) {
                 notify();
             }

@@ -508,6 +508,10 @@ impl Session for QuicSession {
         self.first_flight.take().unwrap_or_default()
     }
 
+    fn mute(&mut self) {
+        self.muted = true;
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         self.connection.handle_timeout(now);
     }

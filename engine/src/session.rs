@@ -18,6 +18,8 @@ pub trait Session: Send {
     fn is_prepared(&self) -> bool;
     /// Let a prepared initiator go; returns its first flight.
     fn proceed(&mut self) -> Vec<Vec<u8>>;
+    /// Let nothing leave, not even a goodbye.
+    fn mute(&mut self);
     /// Whether it is over for good and can be forgotten.
     fn is_drained(&self) -> bool;
     /// Whether it was closed so early that the remote can't be told yet.

@@ -73,7 +73,15 @@ export interface Initiation {
   /**
    * The scheme was not agreed on, or the negotiation ended: free everything. Idempotent; never closes the socket.
    */
-  cancel (): void
+  cancel (options?: CancelOptions): void
+}
+
+export interface CancelOptions {
+  /**
+   * The first flight was sent, and nobody but its remote may have the socket next: if the scheme can, it tells the remote that nothing
+   * comes of the handshake, which that may have begun. Default: false.
+   */
+  sent?: boolean
 }
 
 /**

@@ -73,6 +73,7 @@ export class Upgrade {
   #cancelTimeout?: Cancel
   #attempt = 0
   #validateAddress = false
+  #sentInitiationPacket = false
   #settled = false
 
   constructor (socket: PacketSocket, context: UpgradeContext) {
@@ -188,6 +189,7 @@ export class Upgrade {
 
     const size = firstFlight[0]?.byteLength ?? 0
     const [initiationPacket, ...rest] = size > 0 && size <= this.#maxInitiationPacketSize ? firstFlight : []
+    this.#sentInitiationPacket = initiationPacket != null
     this.#flow.propose(initiationPacket, rest)
   }
 
@@ -378,7 +380,7 @@ export class Upgrade {
     this.#settled = true
     this.#controller.abort(err)
     this.#clearTimeout()
-    this.#takeInitiation()?.cancel()
+    this.#takeInitiation()?.cancel({ sent: this.#sentInitiationPacket })
 
     if (session == null) {
       this.#flow.end()

@@ -595,6 +595,61 @@ fn a_handshake_outlives_the_answer_to_one_that_was_given_up(mut net: Net) {
     assert_eq!(secured_at_b(&net), 1);
 }
 
+#[test]
+fn a_goodbye_that_is_late_does_not_begin_the_next_dials_session() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    net.proceed(false);
+    net.a.close(net.now, 1, 1, false);
+    let goodbye = said_by(&mut net.a, net.now);
+    assert_eq!(goodbye.len(), 1);
+
+    restart_a(&mut net);
+    net.initiate(1400);
+    net.proceed(true);
+    respond_at_b(&mut net, 9, goodbye.clone());
+    net.b.hear(net.now, A.into(), &goodbye[0]);
+    assert!(net.b.core.sessions.is_empty());
+    assert_eq!(net.b.core.endpoint.open_connections(), 0);
+    net.deliver_all();
+    assert!(net.a.secured_peer().is_some());
+    assert_eq!(secured_at_b(&net), 1);
+}
+
+fn an_initiator_that_ends_before_its_first_flight_has_left_says_nothing(mut net: Net) {
+    net.initiate(1400);
+    net.proceed(true);
+    net.a.close(net.now, 1, 1, false);
+    net.run(Duration::from_secs(60));
+    assert!(net.sent.is_empty());
+    assert!(net.a.core.sessions.is_empty() && net.a.core.flows.is_empty());
+}
+
+#[test]
+fn a_goodbye_leaves_before_what_javascript_sends_next() {
+    // Whoever's turn it was.
+    for polls in 0..2 {
+        let mut net = Net::new();
+        net.initiate(1400);
+        net.proceed(true);
+        let first_flight = said_by(&mut net.a, net.now);
+        for _ in 0..polls {
+            assert!(said_by(&mut net.a, net.now).is_empty());
+        }
+        net.a.close(net.now, 1, 1, false);
+        let next = Command::SendRaw {
+            remote: B.into(),
+            local: None,
+            data: vec![0; 60],
+        };
+        net.a.core.handle_command(net.now, next);
+        let said = said_by(&mut net.a, net.now);
+        let connection_id = |datagram: &[u8]| datagram[6..14].to_vec();
+        assert_eq!(connection_id(&said[0]), connection_id(&first_flight[0]));
+        assert_eq!(said[1..], [[0; 60]]);
+    }
+}
+
 fn a_remote_can_begin_afresh_while_its_last_session_drains(mut net: Net) {
     net.secure();
     net.b.close(net.now, 9, 0, false);
@@ -1246,6 +1301,7 @@ for_every_scheme! {
     datagrams_that_nobody_took_before_the_session_ended_are_delivered_or_counted
     no_datagram_is_counted_as_dropped_that_was_taken
     a_cancelled_initiator_never_sends_anything
+    an_initiator_that_ends_before_its_first_flight_has_left_says_nothing
     a_waiting_responder_outlives_another_session_of_its_flow
     both_sides_learn_who_the_other_is
     an_answer_that_overtakes_the_accept_is_taken_while_javascript_reads_that

@@ -2,7 +2,7 @@ import { HandshakeFailedError } from '../../errors.ts'
 import type { NativeSession } from './session.ts'
 import type { NativeFlow } from '../../engine/flow.ts'
 import type { NativeIdentity } from '../../engine/native.ts'
-import type { Initiation, ProceedOptions, SecureSession } from '../index.ts'
+import type { CancelOptions, Initiation, ProceedOptions, SecureSession } from '../index.ts'
 
 interface Parts {
   identity: NativeIdentity
@@ -42,7 +42,7 @@ export class NativeInitiation implements Initiation {
     return this.#session.proceed(options)
   }
 
-  cancel (): void {
-    this.#session?.cancel()
+  cancel ({ sent = false }: CancelOptions = {}): void {
+    this.#session?.cancel(sent)
   }
 }

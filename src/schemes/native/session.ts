@@ -151,15 +151,22 @@ export class NativeSession implements SecureSession, SessionEvents {
   }
 
   /**
-   * Give up before the agreement: nothing was sent, and the socket stays as it is
+   * Give up before the agreement; the socket stays as it is
+   *
+   * @param sent - whether the remote may have the first flight, and is told
    */
-  cancel (): void {
+  cancel (sent: boolean): void {
     if (this.#status === 'closed') {
       return
     }
 
     this.#status = 'closed'
-    this.#port.commands.closeSession(this.#id, 0, false)
+
+    if (sent) {
+      this.#port.commands.proceed(this.#id, false, [])
+    }
+
+    this.#port.commands.closeSession(this.#id, ABORTED, false)
     this.#closed.resolve()
   }
 
