@@ -849,6 +849,7 @@ describe('PSEC upgrader', () => {
     })
 
     for (const sent of [true, false]) {
+      // eslint-disable-next-line no-loop-func
       it(`tells the scheme that its first flight was ${sent ? '' : 'not '}sent`, async () => {
         const scheme = new StubScheme(OTHER, async () => [Uint8Array.of(0x40)])
         const [alice, bob] = await Promise.all([createNode('alice', { schemes: [scheme], initiationPacket: sent }), createNode('bob')])

@@ -94,6 +94,11 @@ pub enum Command {
         session: u32,
         payload: Bytes,
     },
+    /// Give an initiator up that was not told to proceed. `sent`: the remote may have its first flight.
+    Cancel {
+        session: u32,
+        sent: bool,
+    },
     /// `orderly`: deliver what was written to finished streams first.
     Close {
         session: u32,
@@ -107,7 +112,7 @@ pub enum Command {
 impl Command {
     /// Whether a session may say goodbye for it.
     pub fn ends_session(&self) -> bool {
-        matches!(self, Self::Close { .. })
+        matches!(self, Self::Cancel { .. } | Self::Close { .. })
     }
 }
 

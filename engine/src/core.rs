@@ -24,7 +24,7 @@ use crate::identity::{Identity, QuicIdentity};
 use crate::notice::{CloseCause, Notice};
 use crate::quic::{QuicSession, Terms};
 use crate::reception::{Arrival, MAX_GUESTS, Reception, State};
-use crate::session::{AnySession, Session};
+use crate::session::{ABANDONED, AnySession, Session};
 use crate::shield::{self, Shield, Verdict};
 use crate::tls::KEY_EXCHANGE;
 
@@ -47,7 +47,7 @@ const MAX_RESPONSES: usize = 1024;
 const MAX_WAITING_BYTES: usize = 2 * 1024 * 1024;
 
 /// The application error code for guests that JavaScript does not want: that of a session that was given up.
-const UNWANTED: u32 = 1;
+const UNWANTED: u32 = ABANDONED;
 
 /// How long a dial is left alone before the next one's key exchange is begun: the handshake should not have to wait for that.
 const DIAL_TIME: Duration = Duration::from_millis(50);
@@ -349,6 +349,7 @@ impl Core {
                 early,
                 validate_address,
             } => self.respond(now, session, identity, peer, early, validate_address),
+            Command::Cancel { session, sent } => self.cancel(now, session, sent),
             Command::Close {
                 session,
                 code,
@@ -1317,6 +1318,14 @@ impl Core {
                 ecn: None,
             };
             self.route_or_count(now, origin, BytesMut::from(&datagram[..]));
+        }
+    }
+
+    fn cancel(&mut self, now: Instant, id: u32, sent: bool) {
+        if let Some((_, remote)) = self.sessions.get(&id) {
+            self.forget_prepared(id, *remote);
+            self.with_session(id, |session, out| session.cancel(sent, now, out));
+            self.say_goodbye_first(id);
         }
     }
 

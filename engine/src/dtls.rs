@@ -34,7 +34,7 @@ use self::record::server_random;
 use crate::command::Peer;
 use crate::events::{Events, Kind};
 use crate::notice::{CloseCause, Notice};
-use crate::session::Session;
+use crate::session::{ABANDONED, Session};
 use crate::tls::Claim;
 
 /// What a record of application data is larger than its content: DTLS 1.3 with a short header (RFC 9147, section 4), DTLS 1.2
@@ -1599,6 +1599,11 @@ impl Session for DtlsSession {
             self.datagrams_given += payload.len() as u64;
             self.datagrams.push_back(payload);
         }
+    }
+
+    /// There is nothing that it could say yet.
+    fn cancel(&mut self, _sent: bool, now: Instant, out: &mut Events) {
+        self.close_now(ABANDONED, now, out);
     }
 
     fn close(&mut self, code: u32, orderly: bool, now: Instant, out: &mut Events) {

@@ -518,6 +518,11 @@ impl NativePort {
     }
 
     #[napi]
+    pub fn cancel(&self, session: u32, sent: bool) {
+        self.shared.command(Command::Cancel { session, sent });
+    }
+
+    #[napi]
     pub fn close_session(&self, session: u32, code: u32, orderly: bool) {
         self.shared.command(Command::Close {
             session,

@@ -18,7 +18,7 @@ use crate::congestion::Goodbye;
 use crate::events::{Events, Kind};
 use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
-use crate::session::Session;
+use crate::session::{ABANDONED, Session};
 
 /// How often a changed round trip time is worth telling.
 const PATH_INTERVAL: Duration = Duration::from_millis(500);
@@ -606,6 +606,17 @@ impl Session for QuicSession {
     fn datagram(&mut self, payload: Bytes, out: &mut Events) {
         self.datagrams.push_back(payload);
         self.send_datagrams(out);
+    }
+
+    fn cancel(&mut self, sent: bool, now: Instant, out: &mut Events) {
+        let stats = self.connection.stats();
+        // A Retry alone (RFC 9000, section 8.1.2) is from somebody who remembers nothing, and whom our goodbye, with the proof of address
+        // that was asked for, would seem to begin.
+        let may_be_known = stats.udp_rx.datagrams == 0 || stats.frame_rx.crypto > 0;
+        if sent && may_be_known {
+            self.first_flight = None;
+        }
+        self.close_now(ABANDONED, now, out);
     }
 
     fn close(&mut self, code: u32, orderly: bool, now: Instant, out: &mut Events) {

@@ -12,6 +12,9 @@ use crate::dtls::DtlsSession;
 use crate::events::Events;
 use crate::quic::QuicSession;
 
+/// The application error code of a session that was given up: 0 would read as an orderly close.
+pub const ABANDONED: u32 = 1;
+
 /// The methods named like commands do what [`crate::command::Command`] says of them.
 pub trait Session: Send {
     /// Whether it is an initiator that waits for [`Self::proceed`].
@@ -54,6 +57,7 @@ pub trait Session: Send {
     fn stop(&mut self, stream: u64);
     fn consumed(&mut self, stream: u64, bytes: usize, out: &mut Events, full: bool);
     fn datagram(&mut self, payload: Bytes, out: &mut Events);
+    fn cancel(&mut self, sent: bool, now: Instant, out: &mut Events);
     fn close(&mut self, code: u32, orderly: bool, now: Instant, out: &mut Events);
 }
 

@@ -201,6 +201,7 @@ export interface NativePort {
   initiate (session: number, identity: NativeIdentity, peer: NativePeer, maxFirstDatagram: number): Uint8Array[]
   proceed (session: number, sendFirstFlight: boolean, early: Uint8Array[]): void
   respond (session: number, identity: NativeIdentity, peer: NativePeer, early: Uint8Array[], validateAddress: boolean): void
+  cancel (session: number, sent: boolean): void
   closeSession (session: number, code: number, orderly: boolean): void
   openStream (session: number, token: number): void
   cancelOpen (session: number, token: number): void

@@ -106,6 +106,10 @@ enum Op {
         session: u8,
         first_flight: bool,
     },
+    Cancel {
+        session: u8,
+        sent: bool,
+    },
     Close {
         session: u8,
         code: u32,
@@ -238,6 +242,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (any::<bool>(), prop_oneof![Just(1400usize), Just(1199)]).prop_map(|(is_dtls, max_first)| Op::Initiate { is_dtls, max_first }),
         4 => any::<(bool, bool)>().prop_map(|(is_dtls, early)| Op::Respond { is_dtls, early }),
         4 => (any::<u8>(), any::<bool>()).prop_map(|(session, first_flight)| Op::Proceed { session, first_flight }),
+        1 => any::<(u8, bool)>().prop_map(|(session, sent)| Op::Cancel { session, sent }),
         2 => (any::<u8>(), 0..3u32, any::<bool>()).prop_map(|(session, code, orderly)| Op::Close { session, code, orderly }),
         2 => (0..4u8).prop_map(|remote| Op::Claim { remote }),
         1 => (0..4u8).prop_map(|remote| Op::Release { remote }),
@@ -660,6 +665,13 @@ impl World {
                     send_first_flight: first_flight,
                     early: Vec::new(),
                 }
+            }
+            Op::Cancel { session, sent } => {
+                let session = end.session(session);
+                if end.responders.contains(&session) {
+                    return;
+                }
+                Command::Cancel { session, sent }
             }
             Op::Close {
                 session,

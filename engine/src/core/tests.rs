@@ -616,6 +616,34 @@ fn a_goodbye_that_is_late_does_not_begin_the_next_dials_session() {
     assert_eq!(secured_at_b(&net), 1);
 }
 
+fn cancel_at_a(net: &mut Net, sent: bool) {
+    let command = Command::Cancel { session: 1, sent };
+    net.a.core.handle_command(net.now, command);
+}
+
+#[test]
+fn a_cancelled_initiator_says_goodbye_if_its_first_flight_was_sent() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    let early = net.first_flight.clone();
+    net.respond(early);
+    cancel_at_a(&mut net, true);
+    net.deliver_all();
+    assert_eq!(net.b.closed(), Some(CloseCause::Failed));
+    net.run(Duration::from_secs(60));
+    assert!(net.a.core.sessions.is_empty() && net.b.core.sessions.is_empty());
+}
+
+#[test]
+fn a_cancelled_initiator_says_nothing_if_its_first_flight_was_not_sent() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    cancel_at_a(&mut net, false);
+    net.run(Duration::from_secs(60));
+    assert!(net.sent.is_empty());
+    assert!(net.a.core.sessions.is_empty() && net.a.core.flows.is_empty());
+}
+
 fn an_initiator_that_ends_before_its_first_flight_has_left_says_nothing(mut net: Net) {
     net.initiate(1400);
     net.proceed(true);

@@ -161,12 +161,7 @@ export class NativeSession implements SecureSession, SessionEvents {
     }
 
     this.#status = 'closed'
-
-    if (sent) {
-      this.#port.commands.proceed(this.#id, false, [])
-    }
-
-    this.#port.commands.closeSession(this.#id, ABORTED, false)
+    this.#port.commands.cancel(this.#id, sent)
     this.#closed.resolve()
   }
 

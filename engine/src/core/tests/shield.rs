@@ -123,6 +123,22 @@ fn a_stranger_who_has_proved_its_address_gets_through() {
 }
 
 #[test]
+fn a_dial_that_is_given_up_once_it_was_told_to_prove_its_address_says_nothing_more() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    assert!(net.b.core.counters.challenged > 0);
+    let command = Command::Cancel {
+        session: 1,
+        sent: true,
+    };
+    net.a.core.handle_command(net.now, command);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.b.core.counters.validated, 0);
+}
+
+#[test]
 fn a_proof_is_valid_for_as_long_as_was_said() {
     let mut net = Net::new();
     shield_b_for(&mut net, Duration::ZERO);
