@@ -12,7 +12,7 @@ use std::sync::{Arc, Once};
 use libp2p_identity::Keypair;
 use libp2p_tls::certificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
@@ -116,21 +116,20 @@ pub fn public_key_info(certificate: &CertificateDer) -> Option<Vec<u8>> {
     Some(certificate.public_key().raw.to_vec())
 }
 
-/// The TLS 1.3 suites, AES first, and the hybrid key exchange X25519MLKEM768, which only aws-lc has, before the classical ones. All else
-/// is ring's: its code is a fraction of aws-lc's, and a handshake now and then meets cold caches.
+/// The TLS 1.3 suites, AES first, and the hybrid key exchange X25519MLKEM768 before the classical ones.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
-            ring::cipher_suite::TLS13_AES_128_GCM_SHA256,
-            ring::cipher_suite::TLS13_AES_256_GCM_SHA384,
-            ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+            aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+            aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
         kx_groups: vec![
             &KEY_EXCHANGE,
-            ring::kx_group::X25519,
-            ring::kx_group::SECP256R1,
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
         ],
-        ..ring::default_provider()
+        ..aws_lc_rs::default_provider()
     }
 }
 
