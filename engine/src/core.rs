@@ -46,9 +46,6 @@ const MAX_RESPONSES: usize = 1024;
 /// at the sender, and the bounded receive queue drops datagrams.
 const MAX_WAITING_BYTES: usize = 2 * 1024 * 1024;
 
-/// The application error code for guests that JavaScript does not want: that of a session that was given up.
-const UNWANTED: u32 = ABANDONED;
-
 /// How long a dial is left alone before the next one's key exchange is begun: the handshake should not have to wait for that.
 const DIAL_TIME: Duration = Duration::from_millis(50);
 
@@ -208,8 +205,8 @@ pub struct Core {
     is_ready: HashSet<u32>,
     responses: VecDeque<Response>,
     is_responses_turn: bool,
-    /// The remote of a dial has said something about it, and JavaScript has not heard.
-    has_word: bool,
+    /// The remote of a dial has sent a frame, which JavaScript has not heard of.
+    dial_answered: bool,
     starved: Vec<u32>,
     waiting_bytes: usize,
     waiting_raw: usize,
@@ -248,7 +245,7 @@ impl Core {
             is_ready: HashSet::new(),
             responses: VecDeque::new(),
             is_responses_turn: false,
-            has_word: false,
+            dial_answered: false,
             starved: Vec::new(),
             waiting_bytes: 0,
             waiting_raw: 0,
@@ -349,13 +346,15 @@ impl Core {
                 early,
                 validate_address,
             } => self.respond(now, session, identity, peer, early, validate_address),
-            Command::Cancel { session, sent } => self.cancel(now, session, sent),
+            Command::Cancel { session, sent } => {
+                self.cancel(now, session, sent);
+                self.say_goodbye_first(session);
+            }
             Command::Close {
                 session,
                 code,
                 orderly,
             } => {
-                self.withdraw_first_flight(session);
                 self.close(now, session, code, orderly);
                 self.say_goodbye_first(session);
             }
@@ -432,7 +431,7 @@ impl Core {
                 if flow.handed_over && first == 0 {
                     flow.heel = self.limits.stranger_datagrams;
                 }
-                self.has_word |= is_frame && flow.prepared.is_some();
+                self.dial_answered |= is_frame && flow.prepared.is_some();
                 // The responder's answer may overtake its accept: the handshake goes on while JavaScript reads that.
                 let is_expected = flow.prepared.is_some() || flow.may_know(&data);
                 let is_taken =
@@ -505,10 +504,10 @@ impl Core {
             .min()
     }
 
-    /// Whether the remote of a dial has just said something about it, which need not wait for what else came. True once.
-    pub fn take_word(&mut self) -> bool {
+    /// Whether the remote of a dial has just sent a frame: JavaScript need not wait for what else came. True once.
+    pub fn take_dial_answered(&mut self) -> bool {
         // What was there before an end is told with it.
-        std::mem::take(&mut self.has_word) && !self.events.holds_end()
+        std::mem::take(&mut self.dial_answered) && !self.events.holds_end()
     }
 
     /// Whether there are strangers that have been answered, and whose session has to begin.
@@ -798,9 +797,10 @@ impl Core {
         if guest.began_with(early) {
             match guest.state {
                 State::Arriving(arrival) => {
-                    // The first is the initiation packet, which JavaScript has.
-                    let rest = arrival.datagrams.into_iter().skip(1);
-                    early.extend(rest.map(|(_, it)| it.to_vec()));
+                    let mut datagrams = arrival.datagrams.into_iter();
+                    // The initiation packet, which JavaScript has.
+                    datagrams.next();
+                    early.extend(datagrams.map(|(_, it)| it.to_vec()));
                     return false;
                 }
                 State::Begun if self.rename_guest(guest.number, id, identity) => {
@@ -844,7 +844,7 @@ impl Core {
     fn turn_away(&mut self, now: Instant, session: u32) {
         self.reception.count_turned_away();
         self.with_session(session, |session, out| {
-            session.close(UNWANTED, false, now, out)
+            session.close(ABANDONED, false, now, out)
         });
     }
 
@@ -1325,13 +1325,13 @@ impl Core {
         if let Some((_, remote)) = self.sessions.get(&id) {
             self.forget_prepared(id, *remote);
             self.with_session(id, |session, out| session.cancel(sent, now, out));
-            self.say_goodbye_first(id);
         }
     }
 
     fn close(&mut self, now: Instant, id: u32, code: u32, orderly: bool) {
         if let Some((_, remote)) = self.sessions.get(&id) {
             self.forget_prepared(id, *remote);
+            self.withdraw_first_flight(id);
             self.with_session(id, |session, out| session.close(code, orderly, now, out));
             return;
         }

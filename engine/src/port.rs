@@ -548,7 +548,7 @@ impl Udp {
                 stats.datagrams_in.fetch_add(1, Ordering::Relaxed);
                 core.handle_datagram(now, origin, datagram);
                 // JavaScript thinks about it while the handshake goes on here.
-                if core.take_word() && shared.publish(&mut core.events) {
+                if core.take_dial_answered() && shared.publish(&mut core.events) {
                     notify();
                 }
             }

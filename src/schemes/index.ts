@@ -76,10 +76,13 @@ export interface Initiation {
   cancel (options?: CancelOptions): void
 }
 
+/**
+ * How an initiation ends that was not proceeded with
+ */
 export interface CancelOptions {
   /**
-   * The first flight was sent, and nobody but its remote may have the socket next: if the scheme can, it tells the remote that nothing
-   * comes of the handshake, which that may have begun. Default: false.
+   * Whether the first flight was sent and the whole negotiation ends: the remote may have begun the handshake, and a scheme that can tells
+   * it that nothing comes of it (QUIC: RFC 9000, section 10.2.3). Default: false.
    */
   sent?: boolean
 }

@@ -474,11 +474,17 @@ fn a_cancelled_initiator_never_sends_anything(mut net: Net) {
     assert!(net.a.core.sessions.is_empty() && net.a.core.flows.is_empty());
 }
 
-#[test]
-fn an_initiator_that_is_refused_before_the_agreement_leaves_nothing_behind() {
+/// JavaScript at A has a socket for B.
+fn dialling() -> Net {
     let mut net = Net::new();
     let claim = Command::Claim { remote: B.into() };
     net.a.core.handle_command(net.now, claim);
+    net
+}
+
+#[test]
+fn an_initiator_that_is_refused_before_the_agreement_leaves_nothing_behind() {
+    let mut net = dialling();
     net.initiate(1400);
     let early = net.first_flight.clone();
     net.respond(early);
@@ -494,24 +500,20 @@ fn an_initiator_that_is_refused_before_the_agreement_leaves_nothing_behind() {
 
 #[test]
 fn javascript_hears_at_once_what_the_remote_says_of_a_dial() {
-    let mut net = Net::new();
-    let claim = Command::Claim { remote: B.into() };
-    net.a.core.handle_command(net.now, claim);
+    let mut net = dialling();
     net.a.hear(net.now, B.into(), ACCEPT);
-    assert!(!net.a.core.take_word(), "there is no dial");
+    assert!(!net.a.core.take_dial_answered(), "there is no dial");
 
     net.initiate(1400);
-    assert!(!net.a.core.take_word());
+    assert!(!net.a.core.take_dial_answered());
     net.a.hear(net.now, B.into(), ACCEPT);
-    assert!(net.a.core.take_word());
-    assert!(!net.a.core.take_word());
+    assert!(net.a.core.take_dial_answered());
+    assert!(!net.a.core.take_dial_answered());
 }
 
 #[test]
 fn what_the_remote_says_of_a_dial_waits_for_the_goodbye_of_one_that_has_ended() {
-    let mut net = Net::new();
-    let claim = Command::Claim { remote: B.into() };
-    net.a.core.handle_command(net.now, claim);
+    let mut net = dialling();
     net.initiate(1400);
     net.a.close(net.now, 1, 0, false);
     let (identity, peer) = (net.a.identity.clone(), net.b.as_peer());
@@ -521,7 +523,7 @@ fn what_the_remote_says_of_a_dial_waits_for_the_goodbye_of_one_that_has_ended() 
         .unwrap();
     net.a.hear(net.now, B.into(), ACCEPT);
     assert!(net.a.core.events.holds_end());
-    assert!(!net.a.core.take_word());
+    assert!(!net.a.core.take_dial_answered());
 }
 
 fn a_waiting_responder_outlives_another_session_of_its_flow(mut net: Net) {

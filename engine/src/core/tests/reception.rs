@@ -573,10 +573,11 @@ fn sent_in_vain(mut net: Net, lateness: Duration) -> usize {
     net.b.core.begin_session(net.now);
     tell_b(&mut net, Command::Claim { remote: A.into() });
     net.run(lateness);
-    // Behind the proposal, which holds the initiation packet.
-    let rest = net.b.raw().into_iter().skip(1).map(<[u8]>::to_vec);
-    let early = [net.first_flight[0].clone()].into_iter().chain(rest);
-    let early = early.collect();
+    let [_proposal, rest @ ..] = &net.b.raw()[..] else {
+        panic!("nothing came");
+    };
+    let mut early = vec![net.first_flight[0].clone()];
+    early.extend(rest.iter().map(|it| it.to_vec()));
     respond_with(&mut net, early);
     net.run(Duration::from_secs(25));
     net.sent.iter().map(|(_, datagram)| datagram.len()).sum()
