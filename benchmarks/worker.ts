@@ -58,6 +58,23 @@ const calls: Calls = {
     return performance.now() - start
   },
 
+  giveUp: async ({ address, at }) => {
+    const controller = new AbortController()
+    const onProgress = ({ type }: { type: string }): void => { type === at && controller.abort() }
+
+    try {
+      await node.dial(multiaddr(address), { signal: controller.signal, onProgress })
+    } catch (err) {
+      if (controller.signal.aborted) {
+        return
+      }
+
+      throw err
+    }
+
+    throw new Error(`The dial was not given up at ${at}`)
+  },
+
   echo: async () => {
     const start = performance.now()
     const stream = await current().newStream(ECHO_PROTOCOL)

@@ -787,7 +787,12 @@ impl Core {
         peer: &Peer,
         early: &mut Vec<Vec<u8>>,
     ) -> bool {
-        let Some(guest) = self.reception.take(&peer.remote, peer.guest) else {
+        let taken = match peer.guest {
+            Some(_) => self.reception.take(&peer.remote, peer.guest),
+            // One that has begun with something else is of a later proposal, which JavaScript has not read yet.
+            None => self.reception.take_begun_with(&peer.remote, early),
+        };
+        let Some(guest) = taken else {
             // Another one would begin with the same packet as the one that JavaScript means.
             if peer.guest.is_some() {
                 self.closed(id, CloseCause::Failed, "it was given up meanwhile".into());

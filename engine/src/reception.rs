@@ -221,6 +221,14 @@ impl Reception {
         self.guests.remove(remote)
     }
 
+    /// JavaScript responds to somebody at that address: the guest, unless it has begun with something else.
+    pub fn take_begun_with(&mut self, remote: &SocketAddr, early: &[Vec<u8>]) -> Option<Guest> {
+        if !self.guests.get(remote)?.began_with(early) {
+            return None;
+        }
+        self.guests.remove(remote)
+    }
+
     /// No session came of what a guest has sent.
     pub fn handle_no_session(&mut self, remote: &SocketAddr, number: u32) {
         self.set_state(remote, number, State::NotBegun);

@@ -292,9 +292,25 @@ fn a_guest_hears_of_its_end_again_if_it_has_not_heard() {
 #[test]
 fn a_guest_whose_packet_javascript_does_not_mean_is_turned_away() {
     let mut net = begun();
-    net.respond(vec![vec![0xc0; 1200]]);
+    respond_with(&mut net, vec![vec![0xc0; 1200]]);
     assert_eq!(net.b.core.welcomed(), (1, 1));
     assert!(!net.b.core.sessions.contains_key(&9));
+    assert_nothing_is_left(&mut net);
+}
+
+#[test]
+fn a_guest_waits_while_javascript_responds_to_what_the_remote_began_before() {
+    let mut net = begun();
+    tell_b(&mut net, Command::Claim { remote: A.into() });
+    net.respond(vec![vec![0xc0; 1200]]);
+    assert_eq!(net.b.core.welcomed(), (1, 0));
+    let packet = net.first_flight[0].clone();
+    respond_at_b(&mut net, 10, vec![packet]);
+    net.proceed(false);
+    net.deliver_all();
+    assert!(net.a.secured_peer().is_some());
+    assert_eq!(secured_at_b(&net), 1);
+    close_at_b(&mut net, 10);
     assert_nothing_is_left(&mut net);
 }
 
