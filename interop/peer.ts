@@ -2,6 +2,9 @@
  * A peer of other people's parts: the program in `go/`, run as a process, which prints events and takes commands as lines of JSON
  */
 import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { GO_PEER, WOLFSSL_RECORDS } from './build.ts'
 import type { ChildProcessByStdio } from 'node:child_process'
@@ -44,6 +47,8 @@ export class Peer {
   readonly events: PeerEvent[] = []
   stderr = ''
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>
+  /** For its files: who is killed does not clear up */
+  readonly #folder = mkdtempSync(join(tmpdir(), 'psec-interop-'))
   readonly #exited: Promise<void>
   #ended = false
   #news = Promise.withResolvers<void>()
@@ -55,6 +60,7 @@ export class Peer {
 
     this.#child = spawn(GO_PEER, ['-dtls', library, '-wolfssl', WOLFSSL_RECORDS, '-more', (more ?? []).join(' '), ...args], {
       stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, TMPDIR: this.#folder },
       // with its child a group of processes, see `kill`
       detached: true
     })
@@ -129,6 +135,7 @@ export class Peer {
     }
 
     await this.#exited
+    rmSync(this.#folder, { recursive: true, force: true })
   }
 
   /**

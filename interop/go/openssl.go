@@ -24,10 +24,12 @@ func opensslRecords(ctx context.Context, more []string, to *endpoint) (*secured,
 	}
 	defer os.RemoveAll(folder)
 
+	// Without "-nbio" a record that OpenSSL drops, since it came twice, has it wait for the next one, and send nothing until then. Without
+	// "-listen" a HelloVerifyRequest that is lost ends the handshake.
 	arguments := []string{}
 
 	if to.server {
-		arguments = append(arguments, "s_server", "-accept", to.address.String(), "-naccept", "1", "-Verify", "1")
+		arguments = append(arguments, "s_server", "-listen", "-accept", to.address.String(), "-naccept", "1", "-Verify", "1")
 	} else {
 		arguments = append(arguments, "s_client", "-connect", to.address.String(), "-verify", "1")
 	}
@@ -41,7 +43,7 @@ func opensslRecords(ctx context.Context, more []string, to *endpoint) (*secured,
 		arguments = append(arguments, "-cert", certificate, "-key", key)
 	}
 
-	arguments = append(arguments, "-dtls1_2", "-mtu", strconv.Itoa(to.mtu))
+	arguments = append(arguments, "-dtls1_2", "-nbio", "-mtu", strconv.Itoa(to.mtu))
 	child, err := startChild("openssl", append(arguments, more...)...)
 	if err != nil {
 		return nil, err

@@ -62,9 +62,17 @@ pub fn is_for_initiator(data: &[u8], version: Option<ProtocolVersion>) -> bool {
     let has_answer = message_type(data).is_some_and(is_answer);
     let mut has_others = false;
     let mut has_too_large = false;
-    for (kind, content) in plain_records(data) {
-        has_others |= kind != HANDSHAKE;
-        for (kind, length) in messages(content).filter(|_| kind == HANDSHAKE) {
+    for Record {
+        kind,
+        epoch,
+        content,
+    } in unprotected_headers(data)
+    {
+        if kind != HANDSHAKE || epoch != 0 {
+            has_others = true;
+            continue;
+        }
+        for (kind, length) in messages(content) {
             has_others |= !is_answer(kind);
             has_too_large |= is_answer(kind) && length > MAX_ANSWER;
         }
@@ -81,8 +89,15 @@ fn is_answer(message: u8) -> bool {
     matches!(message, SERVER_HELLO | HELLO_VERIFY_REQUEST)
 }
 
-/// The records in plain text of a datagram: their types and contents.
-fn plain_records(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+/// A record with a header in plain text. Its content is so in epoch 0 only: DTLS 1.2 has no other headers.
+struct Record<'a> {
+    kind: u8,
+    epoch: u16,
+    content: &'a [u8],
+}
+
+/// The records of a datagram that have a header in plain text.
+fn unprotected_headers(data: &[u8]) -> impl Iterator<Item = Record<'_>> {
     let mut rest = data;
     std::iter::from_fn(move || {
         loop {
@@ -97,9 +112,14 @@ fn plain_records(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
             let length = rest.get(header - 2..header)?;
             let end = header + usize::from(u16::from_be_bytes([length[0], length[1]]));
             let content = rest.get(header..end)?;
+            let epoch = (header == HEADER).then(|| u16::from_be_bytes([rest[3], rest[4]]));
             rest = &rest[end..];
-            if header == HEADER {
-                return Some((first, content));
+            if let Some(epoch) = epoch {
+                return Some(Record {
+                    kind: first,
+                    epoch,
+                    content,
+                });
             }
         }
     })

@@ -324,6 +324,22 @@ fn an_initiator_minds_nothing_but_the_answer_of_a_responder() {
     assert!(pair.works());
 }
 
+/// Of DTLS 1.2 an encrypted record begins with a nonce (RFC 5288, section 3), which may look like a message's type.
+#[test]
+fn what_is_encrypted_is_not_read_as_a_message() {
+    for first in 0..=255 {
+        let nonce_and_more = [vec![first], vec![200; 39]].concat();
+        let finished = [
+            plain_record(20, 0, 6, &[1]),
+            plain_record(22, 1, 0, &nonce_and_more),
+        ]
+        .concat();
+        let is_taken = |version| record::is_for_initiator(&finished, Some(version));
+        assert!(is_taken(ProtocolVersion::DTLS1_2), "{first}");
+        assert!(!is_taken(ProtocolVersion::DTLS1_3), "{first}");
+    }
+}
+
 #[test]
 fn nothing_without_keys_ends_an_initiator_in_a_panic() {
     for size in [0, 1, 200, 3000, 20_000, 60_000] {
