@@ -43,11 +43,11 @@ export class LossyRelay {
     front.on('message', (datagram, { port }) => {
       this.#client = port
       this.largest.fromClient = Math.max(this.largest.fromClient, datagram.byteLength)
-      this.#pass(() => { back.send(datagram, this.#target, HOST) })
+      this.#pass(datagram, () => { back.send(datagram, this.#target, HOST) })
     })
     back.on('message', (datagram) => {
       this.largest.fromServer = Math.max(this.largest.fromServer, datagram.byteLength)
-      this.#pass(() => { front.send(datagram, this.#client, HOST) })
+      this.#pass(datagram, () => { front.send(datagram, this.#client, HOST) })
     })
   }
 
@@ -61,8 +61,8 @@ export class LossyRelay {
     this.#back.close()
   }
 
-  #pass (send: () => void): void {
-    if (this.#random() < LOSS) {
+  #pass (datagram: Uint8Array, send: () => void): void {
+    if (this.#random() < LOSS && !isHelloVerifyRequest(datagram)) {
       return
     }
 
@@ -80,4 +80,11 @@ export class LossyRelay {
     }, this.#random() < OVERTAKING ? LATE : DELAY)
     this.#timers.add(timer)
   }
+}
+
+/**
+ * OpenSSL's `s_server` does not answer the ClientHello that comes again when its answer was lost, as it would with `-listen`.
+ */
+function isHelloVerifyRequest (datagram: Uint8Array): boolean {
+  return datagram[0] === 22 && datagram[13] === 3
 }

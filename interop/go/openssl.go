@@ -24,12 +24,12 @@ func opensslRecords(ctx context.Context, more []string, to *endpoint) (*secured,
 	}
 	defer os.RemoveAll(folder)
 
-	// Without "-nbio" a record that OpenSSL drops, since it came twice, has it wait for the next one, and send nothing until then. Without
-	// "-listen" a HelloVerifyRequest that is lost ends the handshake.
+	// Without "-nbio" a record that OpenSSL drops, since it came twice, has it wait for the next one, and send nothing until then. So no
+	// "-listen" either, which undoes it; then only a HelloVerifyRequest must not be lost, see `lossy-relay.ts`.
 	arguments := []string{}
 
 	if to.server {
-		arguments = append(arguments, "s_server", "-listen", "-accept", to.address.String(), "-naccept", "1", "-Verify", "1")
+		arguments = append(arguments, "s_server", "-accept", to.address.String(), "-naccept", "1", "-Verify", "1")
 	} else {
 		arguments = append(arguments, "s_client", "-connect", to.address.String(), "-verify", "1")
 	}
