@@ -1090,6 +1090,7 @@ impl Core {
         else {
             return false;
         };
+        let validate_address = validate_address || !identity.can_answer(data.len());
         match DtlsSession::respond(id, now, identity, peer, validate_address) {
             Ok(session) => {
                 self.add_session(id, AnySession::Dtls(Box::new(session)), origin.remote);

@@ -400,6 +400,27 @@ fn a_client_of_dtls_proves_its_address_before_it_gets_more_than_it_sent() {
 }
 
 #[test]
+fn a_client_of_dtls_whose_hello_is_small_is_asked_for_a_cookie_at_once() {
+    for allow_dtls12 in [false, true] {
+        let mut net = Net::of(Scheme::Dtls);
+        let keypair = libp2p_identity::Keypair::generate_ed25519();
+        let settings = DtlsSettings {
+            max_packet_size: 250,
+            allow_dtls12,
+            ..dtls_settings()
+        };
+        let identity = DtlsIdentity::with_certificate(own_certificate(&keypair).unwrap(), settings);
+        net.a.identity = Identity::Dtls(Arc::new(identity.unwrap()));
+        net.initiate(1400);
+        net.respond(net.first_flight.clone());
+        net.proceed(false);
+        // no flight was sent again
+        net.run(Duration::from_millis(100));
+        assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+    }
+}
+
+#[test]
 fn an_initiator_sends_nothing_before_the_agreement() {
     let mut net = Net::new();
     net.initiate(1400);

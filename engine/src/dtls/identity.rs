@@ -8,6 +8,7 @@ use dimpl::{Config, Dtls, DtlsCertificate, NamedGroup};
 use libp2p_identity::Keypair;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
+use super::MAX_AMPLIFICATION;
 use super::path::{BASE_SIZE, Path};
 use crate::command::Peer;
 use crate::identity::IdentityError;
@@ -27,6 +28,9 @@ pub const MAX_RECORDS: usize = 64;
 
 /// Configurations that are kept for the sessions to come. Paths have few sizes: beyond that one is made for its session alone.
 const MAX_CONFIGS: usize = 16;
+
+/// What a responder's first flight has beside its certificate; in DTLS 1.2 it is less.
+const FLIGHT_BESIDE_CERTIFICATE: usize = 400;
 
 /// Settings of DTLS sessions; JavaScript decides them all.
 #[derive(Clone, Debug)]
@@ -87,6 +91,12 @@ impl DtlsIdentity {
     /// The public key of the certificate that this side shows, as DER of SubjectPublicKeyInfo.
     pub fn public_key_info(&self) -> &[u8] {
         &self.public_key_info
+    }
+
+    /// Whether a client that has not proved its address can be sent the whole answer to a ClientHello of so many bytes.
+    pub fn can_answer(&self, client_hello: usize) -> bool {
+        self.certificate.certificate.len() + FLIGHT_BESIDE_CERTIFICATE
+            <= client_hello * MAX_AMPLIFICATION
     }
 
     /// How large packets may be on the path to a peer, and up to what that may be searched for.
