@@ -19,6 +19,8 @@ import type { Libp2pOptions } from 'libp2p'
 const PSEC = {
   'psec, QUIC': { schemes: [quicDatagram()] },
   'psec, QUIC, no initiation packet': { schemes: [quicDatagram()], initiationPacket: false },
+  'psec, QUIC, addresses proved': { schemes: [quicDatagram()], validationThreshold: 0 },
+  'psec, QUIC, addresses proved, no initiation packet': { schemes: [quicDatagram()], validationThreshold: 0, initiationPacket: false },
   'psec, QUIC, confirmation required': { schemes: [quicDatagram()], confirm: 'require' },
   'psec, DTLS': { schemes: [dtls()] },
   'psec, DTLS, packets as on Ethernet': { schemes: [dtls({ maxPacketSize: 1452 })] },

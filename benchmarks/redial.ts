@@ -11,14 +11,19 @@ import type { Pair } from './worker-process.ts'
 const CONTENDERS: Contender[] = [
   'psec, QUIC',
   'psec, QUIC, no initiation packet',
+  'psec, QUIC, addresses proved',
+  'psec, QUIC, addresses proved, no initiation packet',
   'psec, DTLS',
   'psec, DTLS, no initiation packet',
   'DTLS alone'
 ]
 
 /** DTLS can't say so early that a dial was given up: it is held off when that happens too often, see `docs/limits.md` */
-const GIVEN_UP: Contender[] = ['psec, QUIC', 'psec, QUIC, no initiation packet']
-const STEPS = ['psec:propose', 'psec:agreed'] as const
+const GIVEN_UP = CONTENDERS.filter(contender => contender.includes('QUIC'))
+const STEPS = ['psec:propose', 'psec:agreed', 'any time'] as const
+
+/** Milliseconds, about as long as these dials take */
+const DIAL_TIME = 4
 const DEFAULT_ROUNDS = 500
 const rounds = Number(process.argv[2] ?? DEFAULT_ROUNDS)
 
@@ -45,7 +50,7 @@ await withPairs(CONTENDERS, async (pairs) => {
       await redial(`${pair.contender}: hung up`, pair)
 
       for (const at of GIVEN_UP.includes(pair.contender) ? STEPS : []) {
-        await pair.dialler.call('giveUp', { address: pair.address, at })
+        await pair.dialler.call('giveUp', { address: pair.address, at: at === 'any time' ? Math.random() * DIAL_TIME : at })
         await redial(`${pair.contender}: given up at ${at}`, pair)
       }
     }

@@ -35,8 +35,8 @@ export interface Calls {
   /** Milliseconds until `dial` resolved */
   dial (params: { address: string, signalMs?: number }): Promise<number>
 
-  /** Dial, and give up at that step of it */
-  giveUp (params: { address: string, at: 'psec:propose' | 'psec:agreed' }): Promise<void>
+  /** Dial, and give up at that step of it, or after so many milliseconds; a dial that is done by then is hung up */
+  giveUp (params: { address: string, at: 'psec:propose' | 'psec:agreed' | number }): Promise<void>
 
   /** Milliseconds until a byte sent on a new stream of the connection came back */
   echo (): Promise<number>

@@ -61,18 +61,24 @@ const calls: Calls = {
   giveUp: async ({ address, at }) => {
     const controller = new AbortController()
     const onProgress = ({ type }: { type: string }): void => { type === at && controller.abort() }
+    const timer = typeof at === 'number' ? setTimeout(() => { controller.abort() }, at) : undefined
 
     try {
-      await node.dial(multiaddr(address), { signal: controller.signal, onProgress })
+      const connection = await node.dial(multiaddr(address), { signal: controller.signal, onProgress })
+      await connection.close()
     } catch (err) {
       if (controller.signal.aborted) {
         return
       }
 
       throw err
+    } finally {
+      clearTimeout(timer)
     }
 
-    throw new Error(`The dial was not given up at ${at}`)
+    if (typeof at !== 'number') {
+      throw new Error(`The dial was not given up at ${at}`)
+    }
   },
 
   echo: async () => {

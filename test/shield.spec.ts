@@ -24,7 +24,7 @@ import { StubScheme } from './fixtures/stub-scheme.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { NodeOptions } from './fixtures/nodes.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
-import type { PsecDialEvents, PsecInit, SecurityScheme } from '../src/index.ts'
+import type { PacketSocket, PsecDialEvents, PsecInit, SecureSession, SecurityScheme } from '../src/index.ts'
 import type { Connection, KeyType, Libp2p, PrivateKey } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { Socket } from 'node:dgram'
@@ -807,13 +807,37 @@ describe('the shield of a UDP port', () => {
     await endpoints.close()
   })
 
-  it('passes on who gave a proof: the proposal with the proof as its initiation packet, then the proof', async () => {
+  /** Two ports, that of bob with a shield that answers what alice will propose */
+  async function openShielded () {
     const scheme = quicDatagram()
     const [alice, bob] = [endpoints.open(), endpoints.open()]
     const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
     const propose = { type: 'propose' as const, peerId: peerIdFromPrivateKey(aliceKey).toMultihash().bytes, schemes: [QUIC_DATAGRAM] }
     const bare = encodeFrame(propose)
     const accept = encodeFrame({ type: 'accept', scheme: QUIC_DATAGRAM })
+
+    bob.shield({
+      answers: [{ offer: bare.subarray(2 + propose.peerId.byteLength), response: accept }],
+      addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
+      maxProposals: 8,
+      maxProposalsPerPrefix: 8,
+      maxUnprepared: 16,
+      lifetime: 15_000
+    })
+
+    return { scheme, alice, bob, aliceKey, propose, bare, accept }
+  }
+
+  /** What the initiator does once it was answered */
+  async function proceedAtOnce (scheme: SecurityScheme, socket: PacketSocket, privateKey: PrivateKey, { signal }: AbortController): Promise<SecureSession> {
+    const initiation = scheme.initiate(socket, { privateKey, logger: defaultLogger(), maxInitiationPacketSize: 1400 })
+    await initiation.firstFlight
+
+    return initiation.proceed({ signal, sendFirstFlight: true, earlyDatagrams: [] })
+  }
+
+  it('passes on who gave a proof: the proposal with the proof as its initiation packet, then the proof', async () => {
+    const { scheme, alice, bob, aliceKey, propose, bare, accept } = await openShielded()
     const filtered: Array<[Uint8Array, boolean]> = []
     const passedOn: Array<{ first: Uint8Array, validated: boolean, messages: Uint8Array[] }> = []
 
@@ -828,15 +852,6 @@ describe('the shield of a UDP port', () => {
         passedOn.push({ first, validated, messages })
       }
     })
-    bob.shield({
-      answers: [{ offer: bare.subarray(2 + propose.peerId.byteLength), response: accept }],
-      addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
-      maxProposals: 8,
-      maxProposalsPerPrefix: 8,
-      maxUnprepared: 16,
-      lifetime: 15_000
-    })
-
     const socket = alice.connect(bob.localAddress)
     const answers: Uint8Array[] = []
     socket.addEventListener('message', ({ detail }) => { answers.push(detail) })
@@ -846,9 +861,7 @@ describe('the shield of a UDP port', () => {
     expect(filtered).to.be.empty()
 
     const controller = new AbortController()
-    const initiation = scheme.initiate(socket, { privateKey: aliceKey, logger: defaultLogger(), maxInitiationPacketSize: 1400 })
-    await initiation.firstFlight
-    const session = initiation.proceed({ signal: controller.signal, sendFirstFlight: true, earlyDatagrams: [] })
+    const session = proceedAtOnce(scheme, socket, aliceKey, controller)
     await eventually(() => passedOn.length === 1 && passedOn[0].messages.length > 0)
     const [{ first, validated, messages }] = passedOn
     expect(validated).to.equal(true)
@@ -858,6 +871,71 @@ describe('the shield of a UDP port', () => {
 
     controller.abort()
     await expect(session).to.eventually.be.rejected()
+  })
+
+  it('has answered who gave a proof: that answer is not sent again', async () => {
+    const { scheme, alice, bob, aliceKey, bare, accept } = await openShielded()
+    const sent: PacketSocket[] = []
+    bob.accept({
+      filter: () => true,
+      onSocket: (socket) => {
+        sent.push(socket)
+        socket.send(accept)
+        socket.send(Uint8Array.of(1, 2))
+      }
+    })
+
+    const socket = alice.connect(bob.localAddress)
+    const frames: Uint8Array[] = []
+    socket.addEventListener('message', ({ detail }) => { looksLikeFrame(detail) && frames.push(detail) })
+    socket.send(bare)
+    await eventually(() => frames.length === 1)
+    const controller = new AbortController()
+    const session = proceedAtOnce(scheme, socket, aliceKey, controller)
+    await eventually(() => frames.length === 2)
+    expect(sent).to.have.lengthOf(1)
+    expect(frames).to.deep.equal([accept, Uint8Array.of(1, 2)])
+
+    controller.abort()
+    await expect(session).to.eventually.be.rejected()
+  })
+
+  it('tells who has a socket of a stranger that it answered meanwhile, and that gave its proof', async () => {
+    const { scheme, alice, bob, aliceKey, propose, bare } = await openShielded()
+    const socket = alice.connect(bob.localAddress)
+    const messages: Uint8Array[] = []
+    const opened: Uint8Array[] = []
+    bob.accept({
+      filter: () => {
+        // as long as this goes on, JavaScript hears of nothing, and has no socket
+        socket.send(bare)
+        for (const end = performance.now() + 5_000; bob.stats.shielded < 2 && performance.now() < end;) {
+          // nothing else
+        }
+
+        return true
+      },
+      onSocket: (socket, first) => {
+        opened.push(first)
+        socket.addEventListener('message', ({ detail }) => { messages.push(detail) })
+      }
+    })
+
+    socket.send(bare)
+    await eventually(() => bob.stats.shielded === 1)
+    const controller = new AbortController()
+    const sessions = [proceedAtOnce(scheme, socket, aliceKey, controller)]
+    await eventually(() => opened.length === 1)
+    sessions.push(proceedAtOnce(scheme, socket, aliceKey, controller))
+    const isProposal = (datagram: Uint8Array): boolean => datagram[0] === 0
+    await eventually(() => messages.some(isProposal) && !isProposal(messages[messages.length - 1]))
+    const index = messages.findIndex(isProposal)
+    expect(messages[index]).to.deep.equal(encodeFrame({ ...propose, initiationPacket: messages[index + 1] }))
+    expect(messages[index]).to.not.deep.equal(opened[0])
+    expect(opened).to.have.lengthOf(1)
+
+    controller.abort()
+    await Promise.all(sessions.map(async session => expect(session).to.eventually.be.rejected()))
   })
 
   it('does not come between a dial and its remote', async () => {

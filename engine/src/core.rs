@@ -13,7 +13,8 @@ use bytes::BytesMut;
 use hashlink::LinkedHashMap;
 use quinn_proto::{
     AcceptError, ConnectError, Connection, ConnectionEvent, ConnectionHandle, DatagramEvent,
-    EcnCodepoint, Endpoint, EndpointConfig, EndpointEvent, Incoming, ServerConfig, Transmit,
+    EcnCodepoint, Endpoint, EndpointConfig, EndpointEvent, Incoming, RandomConnectionIdGenerator,
+    ServerConfig, Transmit,
 };
 
 use crate::command::{Command, Peer};
@@ -51,6 +52,9 @@ const DIAL_TIME: Duration = Duration::from_millis(50);
 
 /// How long a port stays open for remotes that can't be told yet that it closes: more than a round trip, less than anybody minds.
 const PARTING_TIME: Duration = Duration::from_millis(250);
+
+/// A packet that begins with this or more is a Retry (RFC 9000, section 17.2.5).
+const RETRY: u8 = 0xf0;
 
 /// What a port keeps for its remotes; JavaScript decides.
 #[derive(Clone, Copy)]
@@ -228,6 +232,9 @@ impl Core {
         config.grease_quic_bit(false);
         // RFC 9000 alone: not its drafts, which quinn would take, too.
         config.supported_versions(vec![1]);
+        // quinn's own choice has 24 random bits. An id in a Retry is not looked up before it is given away, and where thousands are in
+        // use, now and then it would be one of them: whoever was told to use it would be heard as somebody else.
+        config.cid_generator(|| Box::new(RandomConnectionIdGenerator::default()));
         Self {
             endpoint: Endpoint::new(Arc::new(config), None, !may_fragment, None),
             flows: HashMap::new(),
@@ -421,10 +428,16 @@ impl Core {
         }
         match self.flows.get_mut(&origin.remote) {
             Some(flow) if flow.handed_over && !is_frame => {
-                if !flow.shared && flow.heel == 0 {
+                if flow.shared || flow.heel > 0 {
+                    if !self.route(now, origin, data.clone(), false) {
+                        self.surface_untaken(origin, &data);
+                    }
+                } else if first >= 0xc0 && self.shield.awaits_proof(&origin.remote) {
+                    if !self.route(now, origin, data.clone(), false) {
+                        self.receive_shielded(now, origin, data);
+                    }
+                } else {
                     self.route_or_count(now, origin, data);
-                } else if !self.route(now, origin, data.clone(), false) {
-                    self.surface_untaken(origin, &data);
                 }
             }
             Some(flow) if flow.claimed => {
@@ -432,6 +445,9 @@ impl Core {
                     flow.heel = self.limits.stranger_datagrams;
                 }
                 self.dial_answered |= is_frame && flow.prepared.is_some();
+                if first == 0 && flow.prepared.is_none() {
+                    self.shield.pass_on(now, &origin.remote, &data);
+                }
                 // The responder's answer may overtake its accept: the handshake goes on while JavaScript reads that.
                 let is_expected = flow.prepared.is_some() || flow.may_know(&data);
                 let is_taken =
@@ -439,12 +455,8 @@ impl Core {
                 if is_taken {
                     return;
                 }
-                // It goes by an answer that the shield gave for us before we dialled.
-                if first >= 0xc0
-                    && self.shield.remembers(&origin.remote)
-                    && !self.is_on_the_heels(&origin.remote)
-                {
-                    self.validate(now, origin, data);
+                if first >= 0xc0 && self.shield.awaits_proof(&origin.remote) {
+                    self.receive_shielded(now, origin, data);
                 } else {
                     self.surface(origin, &data);
                 }
@@ -710,12 +722,15 @@ impl Core {
         self.waiting_raw + self.events.raw() < self.limits.waiting
     }
 
-    fn push_raw(&mut self, notice: Notice) {
-        if !self.has_room_for_raw() {
-            self.counters.raw_overflow += 1;
-        } else {
+    /// False if there is no room.
+    fn push_raw(&mut self, notice: Notice) -> bool {
+        let has_room = self.has_room_for_raw();
+        if has_room {
             self.events.push_notice(0, notice);
+        } else {
+            self.counters.raw_overflow += 1;
         }
+        has_room
     }
 
     /// A stranger's first datagram, while there is no need to hold anybody off. It is answered here if JavaScript can't have anything
@@ -866,7 +881,9 @@ impl Core {
                 packet_at,
             } => {
                 self.counters.shielded += 1;
-                self.respond_raw(origin.remote, origin.local, response);
+                // What comes now is this proposal's, and has to prove the address afresh.
+                self.strangers.remove(&origin.remote);
+                self.respond_raw(origin.remote, origin.local, response.to_vec());
                 let packet = data.split_off(packet_at);
                 if !packet.is_empty() {
                     self.validate(now, origin, packet);
@@ -902,23 +919,36 @@ impl Core {
                 }
                 // Looked at again once JavaScript has a session for it.
                 self.endpoint.ignore(incoming);
-                if let Some(proposal) = self.shield.proposal_of(&origin.remote, &data) {
+                if let Some((proposal, answer)) = self.shield.proposal_of(&origin.remote, &data) {
                     self.counters.validated += 1;
                     let notice = Notice::Validated {
                         remote: origin.remote,
                         local: origin.local,
                         proposal,
+                        answer: answer.to_vec(),
                         data: data.to_vec(),
                     };
-                    // What follows on its heels is its own.
-                    self.remember_stranger(origin.remote);
-                    self.push_raw(notice);
+                    if self.push_raw(notice) {
+                        // What follows on its heels is its own.
+                        self.remember_stranger(origin.remote);
+                        self.shield.handle_proof(&origin.remote);
+                    }
                 } else {
                     self.counters.unproposed += 1;
                 }
             }
             Some(DatagramEvent::ConnectionEvent(handle, event)) => self.tell(handle, event),
             Some(DatagramEvent::Response(_)) | None => self.counters.strangers += 1,
+        }
+    }
+
+    /// What may be a first packet comes to a flow that JavaScript has claimed since, or while it read something else of the same
+    /// remote: it may go by the shield's latest answer.
+    fn receive_shielded(&mut self, now: Instant, origin: Origin, data: BytesMut) {
+        if self.is_on_the_heels(&origin.remote) {
+            self.surface(origin, &data);
+        } else {
+            self.validate(now, origin, data);
         }
     }
 
@@ -930,7 +960,22 @@ impl Core {
         buf: &mut Vec<u8>,
     ) -> Option<DatagramEvent> {
         let Origin { remote, local, ecn } = origin;
-        self.endpoint.handle(now, remote, local, ecn, data, buf)
+        let is_retry = data.first().is_some_and(|first| *first >= RETRY);
+        match self.endpoint.handle(now, remote, local, ecn, data, buf) {
+            // It is the answer to a goodbye, and would be answered by another one, without end.
+            Some(DatagramEvent::ConnectionEvent(handle, _)) if is_retry && self.is_over(handle) => {
+                None
+            }
+            event => event,
+        }
+    }
+
+    fn is_over(&self, handle: ConnectionHandle) -> bool {
+        let id = self.by_handle.get(&handle);
+        match id.and_then(|id| self.sessions.get(id)) {
+            Some((AnySession::Quic(session), _)) => session.is_over(),
+            _ => true,
+        }
     }
 
     /// Begin a connection; none if all that its first packet says is that it is over: somebody has given a dial up, and this is late.
@@ -1008,13 +1053,11 @@ impl Core {
             None => return false,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => self.tell(handle, event),
             Some(DatagramEvent::Response(transmit)) => {
-                if !may_answer {
+                if !may_answer || !self.flows.contains_key(&origin.remote) {
                     return false;
                 }
-                if self.flows.contains_key(&origin.remote) {
-                    buf.truncate(transmit.size);
-                    self.respond_raw(transmit.destination, transmit.src_ip, buf);
-                }
+                buf.truncate(transmit.size);
+                self.respond_raw(transmit.destination, transmit.src_ip, buf);
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
                 let expected = self
@@ -1377,10 +1420,14 @@ impl Core {
             flow.claimed = false;
             flow.handed_over = false;
             flow.shared = false;
-            flow.heel = 0;
+            let is_heeled = std::mem::take(&mut flow.heel) > 0;
             // Nobody can get to them any more, and JavaScript remembers a session until it hears of its end.
             for expected in std::mem::take(&mut flow.expecting) {
                 self.closed(expected.session, CloseCause::Local, String::new());
+            }
+            // JavaScript is about to hear of another proposal, and of what follows it.
+            if is_heeled {
+                self.remember_stranger(remote);
             }
         }
         self.forget_unused_flow(remote);

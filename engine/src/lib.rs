@@ -635,7 +635,7 @@ fn prepared(answers: Vec<NativeAnswer>) -> Vec<Answer> {
         .into_iter()
         .map(|answer| Answer {
             offer: answer.offer[..].into(),
-            response: answer.response.to_vec(),
+            response: answer.response[..].into(),
         })
         .collect()
 }
@@ -670,6 +670,7 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             remote,
             local,
             proposal,
+            answer,
             data,
         } => {
             object.set("type", "validated")?;
@@ -677,6 +678,7 @@ fn notice_object<'env>(env: &'env Env, notice: Notice) -> Result<Object<'env>> {
             object.set("port", remote.port())?;
             object.set("localHost", local.map(|ip| ip.to_string()))?;
             object.set("proposal", BufferSlice::copy_from(env, &proposal)?)?;
+            object.set("answer", BufferSlice::copy_from(env, &answer)?)?;
             object.set("data", BufferSlice::copy_from(env, &data)?)?;
         }
         Notice::Transmit { remote, data } => {

@@ -13,11 +13,12 @@ pub enum Notice {
         answer: Option<(u32, Vec<u8>)>,
     },
     /// A stranger that was held off by the shield has proved that it receives at its address: its proposal, with
-    /// `data` as initiation packet, and the scheme's first packet, which has the proof.
+    /// `data` as initiation packet, what was answered to that, and the scheme's first packet, which has the proof.
     Validated {
         remote: SocketAddr,
         local: Option<IpAddr>,
         proposal: Vec<u8>,
+        answer: Vec<u8>,
         data: Vec<u8>,
     },
     /// A datagram that JavaScript has to send, on an endpoint without a socket of its own.

@@ -98,6 +98,8 @@ pub struct QuicSession {
     state: State,
     /// An initiator before the agreement: it listens already, but nothing leaves.
     first_flight: Option<Vec<Vec<u8>>>,
+    /// How many datagrams that is, or was.
+    first_flight_length: Option<u64>,
     /// A guest's: nobody hears of it yet.
     unasked: bool,
     /// Cancelled before the agreement: it must not send even its goodbye.
@@ -127,6 +129,7 @@ impl QuicSession {
             terms,
             state: State::Handshaking,
             first_flight: None,
+            first_flight_length: None,
             unasked: false,
             muted: false,
             streams: HashMap::new(),
@@ -178,7 +181,13 @@ impl QuicSession {
             }
         }
         self.first_flight = Some(first_flight.clone());
+        self.first_flight_length = Some(self.connection.stats().udp_tx.datagrams);
         first_flight
+    }
+
+    /// Whether it only says goodbye any more.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Closed)
     }
 
     pub fn handle_event(&mut self, event: ConnectionEvent) {
@@ -268,7 +277,18 @@ impl QuicSession {
         }
     }
 
+    /// Whether it was told to prove its address, and has not done so yet.
+    fn owes_proof(&self) -> bool {
+        let stats = self.connection.stats();
+        let has_heard_frames = stats.frame_rx.acks + stats.frame_rx.crypto > 0;
+        let has_said_more = self.first_flight_length != Some(stats.udp_tx.datagrams);
+        stats.udp_rx.datagrams > 0 && !has_heard_frames && !has_said_more
+    }
+
     fn close_now(&mut self, code: u32, now: Instant, out: &mut Events) {
+        // A Retry (RFC 9000, section 8.1.2) is from somebody who remembers nothing, and whom a goodbye with the proof of address that
+        // was asked for would seem to begin.
+        self.muted |= self.owes_proof();
         self.tell_closed(CloseCause::Local, String::new(), out);
         self.terms.goodbye.let_pass();
         self.connection.close(now, code.into(), Bytes::new());
@@ -609,11 +629,7 @@ impl Session for QuicSession {
     }
 
     fn cancel(&mut self, sent: bool, now: Instant, out: &mut Events) {
-        let stats = self.connection.stats();
-        // A Retry alone (RFC 9000, section 8.1.2) is from somebody who remembers nothing, and whom our goodbye, with the proof of address
-        // that was asked for, would seem to begin.
-        let may_be_known = stats.udp_rx.datagrams == 0 || stats.frame_rx.crypto > 0;
-        if sent && may_be_known {
+        if sent {
             self.first_flight = None;
         }
         self.close_now(ABANDONED, now, out);

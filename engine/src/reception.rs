@@ -156,7 +156,7 @@ impl Reception {
         if self.guests.len() >= self.max_guests || self.guests.contains_key(&origin.remote) {
             return None;
         }
-        let response = answer.response.clone();
+        let response = answer.response.to_vec();
         let arrival = Arrival {
             identity: welcome.identity.clone(),
             max_udp_payload: welcome.max_udp_payload,

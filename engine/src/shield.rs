@@ -26,9 +26,10 @@ const PROPOSE: u8 = 0;
 const MAX_PEER_ID: usize = 39;
 
 /// What a proposal may offer, as its bytes from the number of schemes to the last name, and the whole frame that answers it.
+#[derive(Clone)]
 pub struct Answer {
     pub offer: Arc<[u8]>,
-    pub response: Vec<u8>,
+    pub response: Arc<[u8]>,
 }
 
 impl Answer {
@@ -55,7 +56,10 @@ pub struct Policy {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Send this; and there is an initiation packet from that byte on, if it is within the datagram.
-    Answer { response: Vec<u8>, packet_at: usize },
+    Answer {
+        response: Arc<[u8]>,
+        packet_at: usize,
+    },
     /// JavaScript has to decide.
     Pass,
     /// Too many that JavaScript would have to decide.
@@ -68,31 +72,35 @@ pub enum Verdict {
 struct Proposal {
     id: [u8; MAX_PEER_ID],
     id_length: u8,
-    offer: Arc<[u8]>,
+    answer: Answer,
     at: Instant,
+    /// Whether JavaScript has heard of it.
+    passed_on: bool,
 }
 
 impl Proposal {
-    fn new(peer_id: &[u8], offer: Arc<[u8]>, at: Instant) -> Self {
+    fn new(peer_id: &[u8], answer: Answer, at: Instant) -> Self {
         let mut proposal = Self {
             id: [0; MAX_PEER_ID],
             id_length: 0,
-            offer: offer.clone(),
+            answer: answer.clone(),
             at,
+            passed_on: false,
         };
-        proposal.say(peer_id, offer);
+        proposal.say(peer_id, answer);
         proposal
     }
 
-    fn say(&mut self, peer_id: &[u8], offer: Arc<[u8]>) {
+    fn say(&mut self, peer_id: &[u8], answer: Answer) {
+        self.passed_on = false;
         self.id[..peer_id.len()].copy_from_slice(peer_id);
         self.id_length = peer_id.len() as u8;
-        self.offer = offer;
+        self.answer = answer;
     }
 
     fn frame(&self, packet: &[u8]) -> Vec<u8> {
         let id = &self.id[..self.id_length.into()];
-        let mut frame = [&[PROPOSE, self.id_length], id, &self.offer].concat();
+        let mut frame = [&[PROPOSE, self.id_length], id, &self.answer.offer].concat();
         let mut length = packet.len();
         while length > 0x7f {
             frame.push(length as u8 | 0x80);
@@ -189,9 +197,40 @@ impl Shield {
         self.is_up() || self.remembers(remote)
     }
 
-    /// Whether this stranger has been answered, and has not proposed again to JavaScript.
+    /// Whether this stranger has been answered, and may prove its address yet.
     pub fn remembers(&self, remote: &SocketAddr) -> bool {
         self.proposals.contains_key(remote)
+    }
+
+    /// Whether this stranger has been answered, and JavaScript will hear of that once the address is proved: it has heard of no
+    /// proposal since.
+    pub fn awaits_proof(&self, remote: &SocketAddr) -> bool {
+        self.proposals.get(remote).is_some_and(|it| !it.passed_on)
+    }
+
+    /// JavaScript hears of the proposal, with its proof.
+    pub fn handle_proof(&mut self, remote: &SocketAddr) {
+        if let Some(known) = self.proposals.get_mut(remote) {
+            known.passed_on = true;
+        }
+    }
+
+    /// JavaScript hears of a proposal, and answers it, but what it has at that address may end in this very moment: who proves the
+    /// address then goes by that answer.
+    pub fn pass_on(&mut self, now: Instant, remote: &SocketAddr, datagram: &[u8]) {
+        let Some(known) = self.proposals.get_mut(remote) else {
+            return;
+        };
+        let answers = self.policy.as_ref().map(|policy| &policy.answers[..]);
+        match find_answer(answers.unwrap_or_default(), datagram) {
+            Some((peer_id, _, answer)) => {
+                known.say(peer_id, answer.clone());
+                known.passed_on = true;
+                known.at = now;
+                self.proposals.to_back(remote);
+            }
+            None => self.forget(remote),
+        }
     }
 
     /// A stranger proposes.
@@ -204,12 +243,13 @@ impl Shield {
             return self.pass_unprepared(now, max);
         };
         let (max, max_per_prefix) = (policy.max_proposals, policy.max_proposals_per_prefix);
-        let (response, offer) = (answer.response.clone(), answer.offer.clone());
+        let answer = answer.clone();
+        let response = answer.response.clone();
 
         if let Some(known) = self.proposals.get_mut(&remote) {
             // The same peer again, most likely. If not, one of the two is forged, and the latest is what who proves the address
             // has just sent: nobody shall spoil a peer's dials by having spoken before it.
-            known.say(peer_id, offer);
+            known.say(peer_id, answer);
             known.at = now;
             self.proposals.to_back(&remote);
         } else {
@@ -224,7 +264,7 @@ impl Shield {
                 self.forget_oldest();
             }
             self.proposals
-                .insert(remote, Proposal::new(peer_id, offer, now));
+                .insert(remote, Proposal::new(peer_id, answer, now));
         }
 
         Verdict::Answer {
@@ -234,10 +274,10 @@ impl Shield {
     }
 
     /// A stranger has proved that it receives at its address: what it has proposed, with the packet that proves it as initiation
-    /// packet. That is what tells this beginning from another one of the same peer.
-    pub fn proposal_of(&self, remote: &SocketAddr, packet: &[u8]) -> Option<Vec<u8>> {
+    /// packet, and what was answered. That packet is what tells this beginning from another one of the same peer.
+    pub fn proposal_of(&self, remote: &SocketAddr, packet: &[u8]) -> Option<(Vec<u8>, Arc<[u8]>)> {
         let proposal = self.proposals.get(remote)?;
-        Some(proposal.frame(packet))
+        Some((proposal.frame(packet), proposal.answer.response.clone()))
     }
 
     /// Its proposals are dealt with elsewhere.

@@ -56,7 +56,7 @@ export type CloseCause = 'local' | 'remote' | 'remote-error' | 'timed-out' | 're
 
 export type NativeNotice =
   { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array, guest?: number, answer?: Uint8Array } |
-  { type: 'validated', host: string, port: number, localHost?: string, proposal: Uint8Array, data: Uint8Array } |
+  { type: 'validated', host: string, port: number, localHost?: string, proposal: Uint8Array, answer: Uint8Array, data: Uint8Array } |
   { type: 'transmit', host: string, port: number, data: Uint8Array } |
   { type: 'secured', peerId: Uint8Array, localKey: Uint8Array, remoteKey: Uint8Array } |
   { type: 'closed', cause: CloseCause, message: string } |

@@ -66,9 +66,9 @@ export interface PortEvents {
   onRaw? (host: string, port: number, localHost: string | undefined, datagram: Uint8Array, welcomed: Welcomed | undefined): void
 
   /**
-   * A stranger behind the shield has proved its address: what it proposed, and its first datagram of the scheme
+   * A stranger behind the shield has proved its address: what it proposed and was answered, and its first datagram of the scheme
    */
-  onValidated? (host: string, port: number, localHost: string | undefined, proposal: Uint8Array, datagram: Uint8Array): void
+  onValidated? (host: string, port: number, localHost: string | undefined, proposal: Uint8Array, answer: Uint8Array, datagram: Uint8Array): void
 
   /**
    * A datagram to be sent, of a detached port
@@ -279,7 +279,7 @@ export class EnginePort {
         this.#events.onRaw?.(notice.host, notice.port, notice.localHost ?? undefined, notice.data, toWelcomed(notice))
         break
       case 'validated':
-        this.#events.onValidated?.(notice.host, notice.port, notice.localHost ?? undefined, notice.proposal, notice.data)
+        this.#events.onValidated?.(notice.host, notice.port, notice.localHost ?? undefined, notice.proposal, notice.answer, notice.data)
         break
       case 'transmit':
         this.#events.onTransmit?.(notice.host, notice.port, notice.data)

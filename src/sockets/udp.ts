@@ -124,7 +124,7 @@ export class UdpEndpoint implements PacketEndpoint {
     try {
       this.#port = EnginePort.bind(init.host, init.port, init.anyStranger ?? false, nativeLimits(init), {
         onRaw: (host, port, localHost, datagram, welcomed) => { this.#onDatagram({ host, port }, localHost, datagram, welcomed) },
-        onValidated: (host, port, localHost, proposal, datagram) => { this.#onValidated({ host, port }, localHost, proposal, datagram) },
+        onValidated: (host, port, localHost, proposal, answer, datagram) => { this.#onValidated({ host, port }, localHost, proposal, answer, datagram) },
         onClosed: () => { this.#onClosed() }
       })
     } catch (err: any) {
@@ -296,7 +296,8 @@ export class UdpEndpoint implements PacketEndpoint {
     } else if (this.#accepts(datagram, remote, false)) {
       const socket = this.#open(remote, localHost)
       socket.accepted = true
-      socket.welcomed = welcomed
+      socket.answered = welcomed?.answer
+      socket.guest = welcomed?.guest
       socket.beside = dialled
       this.#acceptor?.onSocket(socket, datagram, false, dialled)
     } else if (welcomed != null) {
@@ -304,16 +305,18 @@ export class UdpEndpoint implements PacketEndpoint {
     }
   }
 
-  #onValidated (remote: PacketAddress, localHost: string | undefined, proposal: Uint8Array, datagram: Uint8Array): void {
+  #onValidated (remote: PacketAddress, localHost: string | undefined, proposal: Uint8Array, answer: Uint8Array, datagram: Uint8Array): void {
     const entry = this.#remotes.get(formatPacketAddress(remote))
     const dialled = dialledSocket(entry)
 
-    // The proof came twice, or the scheme has begun meanwhile.
+    // The proof came twice, or the remote proposes afresh.
     if (entry != null && dialled == null) {
+      this.#deliver(entry, proposal, localHost)
       this.#deliver(entry, datagram, localHost)
     } else if (this.#accepts(proposal, remote, true)) {
       const socket = this.#open(remote, localHost)
       socket.accepted = true
+      socket.answered = answer
       socket.beside = dialled
       this.#acceptor?.onSocket(socket, proposal, true, dialled)
       socket.receive(datagram, localHost)
@@ -439,9 +442,14 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   accepted = false
 
   /**
-   * What the engine has made of the proposal for which it was opened
+   * What the engine has answered to the proposal for which it was opened
    */
-  welcomed?: Welcomed
+  answered?: Uint8Array
+
+  /**
+   * The number under which the engine has begun the session
+   */
+  guest?: number
 
   /**
    * By which we dial the remote, which goes by the answer that it was given for this one
@@ -496,7 +504,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
     this.#hasSent = true
 
     // it has left
-    if (isFirst && this.welcomed != null && equals(this.welcomed.answer, datagram)) {
+    if (isFirst && this.answered != null && equals(this.answered, datagram)) {
       return
     }
 
@@ -533,7 +541,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
       localHost: this.localHost,
       maxDatagramSize: this.maxDatagramSize,
       maxProbeSize: this.maxProbeSize,
-      guest: this.welcomed?.guest
+      guest: this.guest
     }
   }
 }

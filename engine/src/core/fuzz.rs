@@ -549,7 +549,7 @@ impl World {
         let policy = Policy {
             answers: vec![Answer {
                 offer: OFFER.into(),
-                response: ACCEPT.to_vec(),
+                response: ACCEPT.into(),
             }],
             max_proposals: MAX_SHIELDED,
             max_proposals_per_prefix: 1,
@@ -566,7 +566,7 @@ impl World {
             identity: IDENTITIES[at].quic.clone(),
             answers: vec![Answer {
                 offer: OFFER.into(),
-                response: ACCEPT.to_vec(),
+                response: ACCEPT.into(),
             }],
             peer_id: Vec::new(),
             max_udp_payload: 1452,

@@ -658,6 +658,21 @@ fn a_cancelled_initiator_says_goodbye_if_its_first_flight_was_sent() {
 }
 
 #[test]
+fn a_cancelled_initiator_says_goodbye_although_the_responder_lacks_the_rest_of_its_first_flight() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    let [first, _] = &net.first_flight[..] else {
+        panic!("it takes two datagrams");
+    };
+    let early = vec![first.clone()];
+    net.respond(early);
+    net.deliver_all();
+    cancel_at_a(&mut net, true);
+    net.deliver_all();
+    assert_eq!(net.b.closed(), Some(CloseCause::Failed));
+}
+
+#[test]
 fn a_cancelled_initiator_says_nothing_if_its_first_flight_was_not_sent() {
     let mut net = Net::new();
     net.initiate(1400);
@@ -918,6 +933,21 @@ fn what_follows_on_the_heels_of_a_renewed_proposal_surfaces_and_the_sessions_pac
         assert_eq!(receive_at_b(&mut net, &[200; 1200]), 1);
     }
     assert_eq!(receive_at_b(&mut net, &[200; 1200]), 0);
+}
+
+fn what_follows_on_the_heels_of_a_renewed_proposal_surfaces_although_the_flow_was_released(
+    mut net: Net,
+) {
+    let remote: SocketAddr = A.into();
+    let claim = Command::Claim { remote };
+    net.b.core.handle_command(net.now, claim);
+    net.secure();
+    assert_eq!(receive_at_b(&mut net, &[0, 5]), 1);
+    let release = Command::Release { remote };
+    net.b.core.handle_command(net.now, release);
+    for surfaced in [1; STRANGER_DATAGRAMS as usize].into_iter().chain([0]) {
+        assert_eq!(receive_at_b(&mut net, &[200; 1200]), surfaced);
+    }
 }
 
 #[test]
@@ -1364,6 +1394,7 @@ for_every_scheme! {
     a_new_session_outlives_the_one_that_it_replaces_on_the_same_flow
     a_session_outlives_the_handshake_of_somebody_who_forged_its_remote
     what_follows_on_the_heels_of_a_renewed_proposal_surfaces_and_the_sessions_packets_do_not
+    what_follows_on_the_heels_of_a_renewed_proposal_surfaces_although_the_flow_was_released
     a_flow_that_javascript_shares_surfaces_what_no_session_takes
     of_two_waiting_responders_the_one_that_waits_longer_gets_the_initiator
     a_responder_gets_the_initiator_whose_first_flight_it_was_given_although_another_waits_longer

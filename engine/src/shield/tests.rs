@@ -10,7 +10,7 @@ fn shield(max_proposals: usize, max_proposals_per_prefix: usize) -> Shield {
     shield.set(Some(Policy {
         answers: vec![Answer {
             offer: OFFER.into(),
-            response: RESPONSE.to_vec(),
+            response: RESPONSE.into(),
         }],
         max_proposals,
         max_proposals_per_prefix,
@@ -32,7 +32,7 @@ fn proposal(offer: &[u8], field: &[u8]) -> Vec<u8> {
 
 fn answer(packet_at: usize) -> Verdict {
     Verdict::Answer {
-        response: RESPONSE.to_vec(),
+        response: RESPONSE.into(),
         packet_at,
     }
 }
@@ -45,15 +45,13 @@ fn a_known_offer_is_answered_and_remembered_until_another_packet_proves_the_addr
     let now = Instant::now();
     assert_eq!(shield.propose(now, stranger(1), &bare), answer(9));
     assert_eq!(shield.propose(now, stranger(2), &with_packet), answer(10));
-    let proved = proposal(OFFER, b"\x05proof");
-    assert_eq!(
-        shield.proposal_of(&stranger(1), b"proof"),
-        Some(proved.clone())
-    );
-    assert_eq!(shield.proposal_of(&stranger(2), b"proof"), Some(proved));
+    let proved = |field| Some((proposal(OFFER, field), RESPONSE.into()));
+    let proof = proved(b"\x05proof");
+    assert_eq!(shield.proposal_of(&stranger(1), b"proof"), proof);
+    assert_eq!(shield.proposal_of(&stranger(2), b"proof"), proof);
     assert_eq!(shield.proposal_of(&stranger(3), b"proof"), None);
-    let long = proposal(OFFER, &[&[0xb0, 0x09][..], &[1; 1200]].concat());
-    assert_eq!(shield.proposal_of(&stranger(1), &[1; 1200]), Some(long));
+    let long = [&[0xb0, 0x09][..], &[1; 1200]].concat();
+    assert_eq!(shield.proposal_of(&stranger(1), &[1; 1200]), proved(&long));
 }
 
 #[test]
@@ -66,7 +64,7 @@ fn the_latest_proposal_of_an_address_counts_so_that_one_forged_before_spoils_not
     assert_eq!(shield.propose(now, stranger(1), &own), answer(9));
     assert_eq!(
         shield.proposal_of(&stranger(1), b"proof"),
-        Some(proposal(OFFER, b"\x05proof"))
+        Some((proposal(OFFER, b"\x05proof"), RESPONSE.into()))
     );
     assert_eq!(shield.len(), 1);
     assert_eq!(shield.poll_timeout(), Some(now + LIFETIME));

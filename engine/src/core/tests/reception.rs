@@ -33,7 +33,7 @@ fn welcome(net: &mut Net, offer: &[u8]) {
         identity: quic_identity(net),
         answers: vec![Answer {
             offer: offer.into(),
-            response: ACCEPT.to_vec(),
+            response: ACCEPT.into(),
         }],
         peer_id: peer_id(9),
         max_udp_payload: MAX_UDP_PAYLOAD,

@@ -16,7 +16,7 @@ fn shield_b_for(net: &mut Net, lifetime: Duration) {
     let policy = Policy {
         answers: vec![Answer {
             offer: OFFER.into(),
-            response: ACCEPT.to_vec(),
+            response: ACCEPT.into(),
         }],
         max_proposals: 100,
         max_proposals_per_prefix: 100,
@@ -129,13 +129,34 @@ fn a_dial_that_is_given_up_once_it_was_told_to_prove_its_address_says_nothing_mo
     propose(&mut net);
     net.deliver_all();
     assert!(net.b.core.counters.challenged > 0);
-    let command = Command::Cancel {
-        session: 1,
-        sent: true,
-    };
-    net.a.core.handle_command(net.now, command);
+    cancel_at_a(&mut net, true);
     net.run(Duration::from_secs(5));
     assert_eq!(net.b.core.counters.validated, 0);
+}
+
+#[test]
+fn a_dial_that_is_given_up_when_it_was_to_prove_its_address_says_nothing_more() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    net.proceed(false);
+    net.a.close(net.now, 1, 1, false);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.b.core.counters.validated, 0);
+}
+
+#[test]
+fn a_goodbye_that_is_answered_by_retry_is_not_said_again() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    let remote: SocketAddr = A.into();
+    net.b.hear(net.now, remote, BARE);
+    net.initiate(1400);
+    cancel_at_a(&mut net, true);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.b.core.counters.challenged, 1);
+    assert!(net.a.core.sessions.is_empty());
 }
 
 #[test]
@@ -247,6 +268,120 @@ fn a_stranger_who_was_answered_before_we_dialled_it_still_proves_its_address() {
     net.run(Duration::from_secs(5));
     assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
     assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+}
+
+/// A has proved its address, and begins again, before JavaScript has got as far as to serve it.
+fn dial_again_behind_the_shield() -> Net {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    net.proceed(false);
+    net.deliver_all();
+    assert_eq!(validated(&net.b).len(), 1);
+    restart_a(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    assert_eq!(net.b.core.counters.shielded, 2);
+    net
+}
+
+/// What JavaScript at B does with the first proof.
+fn serve_first_proof(net: &mut Net) {
+    let proof = validated(&net.b)[0].1.to_vec();
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    respond_at_b(net, 9, vec![proof]);
+}
+
+/// A goes on with its second dial, proves its address once more, and is served by JavaScript at B.
+fn expect_through_again(mut net: Net) {
+    let raw = net.b.raw().len();
+    net.proceed(false);
+    net.deliver_all();
+    let [_, (proposal, packet)] = validated(&net.b)[..] else {
+        panic!("the second dial has not proved its address");
+    };
+    assert!(proposal.starts_with(BARE) && proposal.ends_with(packet));
+    let mut early = vec![packet.to_vec()];
+    early.extend(net.b.raw()[raw..].iter().map(|it| it.to_vec()));
+    respond_at_b(&mut net, 10, early);
+    net.run(Duration::from_millis(500));
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+}
+
+#[test]
+fn a_stranger_that_begins_again_proves_its_address_again_although_it_just_did() {
+    let net = dial_again_behind_the_shield();
+    expect_through_again(net);
+}
+
+#[test]
+fn a_stranger_that_begins_again_gets_through_although_javascript_serves_what_it_began_before() {
+    let mut net = dial_again_behind_the_shield();
+    serve_first_proof(&mut net);
+    expect_through_again(net);
+}
+
+#[test]
+fn a_stranger_that_begins_again_gets_through_although_javascript_has_claimed_its_flow() {
+    let mut net = dial_again_behind_the_shield();
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    expect_through_again(net);
+}
+
+#[test]
+fn what_follows_a_proposal_that_javascript_hears_of_needs_no_proof() {
+    // Whether JavaScript serves the flow itself, or a session has it.
+    for handed_over in [false, true] {
+        let mut net = dial_again_behind_the_shield();
+        if handed_over {
+            serve_first_proof(&mut net);
+        } else {
+            let claim = Command::Claim { remote: A.into() };
+            net.b.core.handle_command(net.now, claim);
+        }
+        let challenged = net.b.core.counters.challenged;
+        let raw = net.b.raw().len();
+        restart_a(&mut net);
+        propose(&mut net);
+        assert_eq!(net.b.raw().len(), raw + net.first_flight.len());
+        assert_eq!(net.b.core.counters.challenged, challenged);
+    }
+}
+
+#[test]
+fn a_stranger_gets_through_although_the_socket_that_answered_it_was_closed_at_once() {
+    let mut net = dial_again_behind_the_shield();
+    serve_first_proof(&mut net);
+    // In the second dial's place: JavaScript takes it for a repetition of the first one.
+    let remote: SocketAddr = A.into();
+    net.b.hear(net.now, remote, BARE);
+    close_at_b(&mut net, 9);
+    net.b
+        .core
+        .handle_command(net.now, Command::Release { remote });
+    for _ in 0..STRANGER_DATAGRAMS {
+        net.b.hear(net.now, remote, &[200; 1200]);
+    }
+    net.b.collect();
+    expect_through_again(net);
+}
+
+#[test]
+fn a_proof_that_javascript_had_no_room_for_counts_when_it_comes_again() {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    net.b.core.limits.waiting = 0;
+    net.proceed(false);
+    net.deliver_all();
+    assert!(net.b.core.counters.raw_overflow > 0 && validated(&net.b).is_empty());
+    net.b.core.limits.waiting = MAX_WAITING_RAW;
+    net.run(Duration::from_secs(2));
+    assert!(!validated(&net.b).is_empty());
 }
 
 #[test]
