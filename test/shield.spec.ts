@@ -25,6 +25,7 @@ import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { NodeOptions } from './fixtures/nodes.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
 import type { PacketSocket, PsecDialEvents, PsecInit, SecureSession, SecurityScheme } from '../src/index.ts'
+import type { Propose } from '../src/wire/index.ts'
 import type { Connection, KeyType, Libp2p, PrivateKey } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { Socket } from 'node:dgram'
@@ -807,12 +808,22 @@ describe('the shield of a UDP port', () => {
     await endpoints.close()
   })
 
+  interface Shielded {
+    scheme: SecurityScheme
+    alice: UdpEndpoint
+    bob: UdpEndpoint
+    aliceKey: PrivateKey
+    propose: Propose
+    bare: Uint8Array
+    accept: Uint8Array
+  }
+
   /** Two ports, that of bob with a shield that answers what alice will propose */
-  async function openShielded () {
+  async function openShielded (): Promise<Shielded> {
     const scheme = quicDatagram()
     const [alice, bob] = [endpoints.open(), endpoints.open()]
     const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]
-    const propose = { type: 'propose' as const, peerId: peerIdFromPrivateKey(aliceKey).toMultihash().bytes, schemes: [QUIC_DATAGRAM] }
+    const propose: Propose = { type: 'propose', peerId: peerIdFromPrivateKey(aliceKey).toMultihash().bytes, schemes: [QUIC_DATAGRAM] }
     const bare = encodeFrame(propose)
     const accept = encodeFrame({ type: 'accept', scheme: QUIC_DATAGRAM })
 
