@@ -79,23 +79,16 @@ struct Proposal {
 }
 
 impl Proposal {
-    fn new(peer_id: &[u8], answer: Answer, at: Instant) -> Self {
-        let mut proposal = Self {
-            id: [0; MAX_PEER_ID],
-            id_length: 0,
-            answer: answer.clone(),
+    fn new(peer_id: &[u8], answer: Answer, at: Instant, passed_on: bool) -> Self {
+        let mut id = [0; MAX_PEER_ID];
+        id[..peer_id.len()].copy_from_slice(peer_id);
+        Self {
+            id,
+            id_length: peer_id.len() as u8,
+            answer,
             at,
-            passed_on: false,
-        };
-        proposal.say(peer_id, answer);
-        proposal
-    }
-
-    fn say(&mut self, peer_id: &[u8], answer: Answer) {
-        self.passed_on = false;
-        self.id[..peer_id.len()].copy_from_slice(peer_id);
-        self.id_length = peer_id.len() as u8;
-        self.answer = answer;
+            passed_on,
+        }
     }
 
     fn frame(&self, packet: &[u8]) -> Vec<u8> {
@@ -218,19 +211,25 @@ impl Shield {
     /// JavaScript hears of a proposal, and answers it, but what it has at that address may end in this very moment: who proves the
     /// address then goes by that answer.
     pub fn pass_on(&mut self, now: Instant, remote: &SocketAddr, datagram: &[u8]) {
-        let Some(known) = self.proposals.get_mut(remote) else {
-            return;
-        };
         let answers = self.policy.as_ref().map(|policy| &policy.answers[..]);
         match find_answer(answers.unwrap_or_default(), datagram) {
             Some((peer_id, _, answer)) => {
-                known.say(peer_id, answer.clone());
-                known.passed_on = true;
-                known.at = now;
-                self.proposals.to_back(remote);
+                let proposal = Proposal::new(peer_id, answer.clone(), now, true);
+                // Who is not remembered is JavaScript's anyway.
+                let _ = self.replace(remote, proposal);
             }
             None => self.forget(remote),
         }
+    }
+
+    /// A stranger proposes again. Gives the proposal back if there is none to replace.
+    fn replace(&mut self, remote: &SocketAddr, proposal: Proposal) -> Result<(), Proposal> {
+        let Some(known) = self.proposals.get_mut(remote) else {
+            return Err(proposal);
+        };
+        *known = proposal;
+        self.proposals.to_back(remote);
+        Ok(())
     }
 
     /// A stranger proposes.
@@ -243,16 +242,12 @@ impl Shield {
             return self.pass_unprepared(now, max);
         };
         let (max, max_per_prefix) = (policy.max_proposals, policy.max_proposals_per_prefix);
-        let answer = answer.clone();
         let response = answer.response.clone();
+        let proposal = Proposal::new(peer_id, answer.clone(), now, false);
 
-        if let Some(known) = self.proposals.get_mut(&remote) {
-            // The same peer again, most likely. If not, one of the two is forged, and the latest is what who proves the address
-            // has just sent: nobody shall spoil a peer's dials by having spoken before it.
-            known.say(peer_id, answer);
-            known.at = now;
-            self.proposals.to_back(&remote);
-        } else {
+        // The same peer again, most likely. If not, one of the two is forged, and the latest is what who proves the address has just
+        // sent: nobody shall spoil a peer's dials by having spoken before it.
+        if let Err(proposal) = self.replace(&remote, proposal) {
             let of_prefix = self.of_prefix.entry(remote.ip().into()).or_default();
             if *of_prefix >= max_per_prefix {
                 return Verdict::Quota;
@@ -263,8 +258,7 @@ impl Shield {
                 self.displaced += 1;
                 self.forget_oldest();
             }
-            self.proposals
-                .insert(remote, Proposal::new(peer_id, answer, now));
+            self.proposals.insert(remote, proposal);
         }
 
         Verdict::Answer {

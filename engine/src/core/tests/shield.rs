@@ -71,6 +71,24 @@ fn validated(end: &End) -> Vec<(&[u8], &[u8])> {
         .collect()
 }
 
+/// A has proposed, and is to prove its address.
+fn challenged() -> Net {
+    let mut net = Net::new();
+    shield_b(&mut net);
+    propose(&mut net);
+    net.deliver_all();
+    assert!(net.b.core.counters.challenged > 0);
+    net
+}
+
+/// A has heard the answer, and goes on.
+fn proved() -> Net {
+    let mut net = challenged();
+    net.proceed(false);
+    net.deliver_all();
+    net
+}
+
 /// What JavaScript at B does with a stranger who has proved its address.
 fn respond_to_validated(net: &mut Net) {
     let [(proposal, packet)] = validated(&net.b)[..] else {
@@ -94,10 +112,7 @@ fn expect_through(net: &mut Net) {
 
 #[test]
 fn a_stranger_is_answered_without_javascript_and_has_to_prove_its_address() {
-    let mut net = Net::new();
-    shield_b(&mut net);
-    propose(&mut net);
-    net.deliver_all();
+    let net = challenged();
     assert_eq!(net.a.raw(), [ACCEPT]);
     assert_eq!(net.b.notices().count(), 0);
     assert_eq!(net.b.core.counters.shielded, 1);
@@ -110,12 +125,7 @@ fn a_stranger_is_answered_without_javascript_and_has_to_prove_its_address() {
 
 #[test]
 fn a_stranger_who_has_proved_its_address_gets_through() {
-    let mut net = Net::new();
-    shield_b(&mut net);
-    propose(&mut net);
-    net.deliver_all();
-    net.proceed(false);
-    net.deliver_all();
+    let mut net = proved();
     respond_to_validated(&mut net);
     net.run(Duration::from_secs(5));
     assert_eq!(net.a.secured_peer(), Some(&net.b.peer_id[..]));
@@ -124,11 +134,7 @@ fn a_stranger_who_has_proved_its_address_gets_through() {
 
 #[test]
 fn a_dial_that_is_given_up_once_it_was_told_to_prove_its_address_says_nothing_more() {
-    let mut net = Net::new();
-    shield_b(&mut net);
-    propose(&mut net);
-    net.deliver_all();
-    assert!(net.b.core.counters.challenged > 0);
+    let mut net = challenged();
     cancel_at_a(&mut net, true);
     net.run(Duration::from_secs(5));
     assert_eq!(net.b.core.counters.validated, 0);
@@ -136,10 +142,7 @@ fn a_dial_that_is_given_up_once_it_was_told_to_prove_its_address_says_nothing_mo
 
 #[test]
 fn a_dial_that_is_given_up_when_it_was_to_prove_its_address_says_nothing_more() {
-    let mut net = Net::new();
-    shield_b(&mut net);
-    propose(&mut net);
-    net.deliver_all();
+    let mut net = challenged();
     net.proceed(false);
     net.a.close(net.now, 1, 1, false);
     net.run(Duration::from_secs(5));
@@ -231,10 +234,7 @@ fn a_stranger_that_was_served_often_is_remembered_like_any_other() {
 
 #[test]
 fn a_proof_of_somebody_elses_address_is_none() {
-    let mut net = Net::new();
-    shield_b(&mut net);
-    propose(&mut net);
-    net.deliver_all();
+    let mut net = challenged();
     net.proceed(false);
     net.lose = |_| true;
     net.deliver_all();
@@ -256,10 +256,7 @@ fn a_proof_of_somebody_elses_address_is_none() {
 
 #[test]
 fn a_stranger_who_was_answered_before_we_dialled_it_still_proves_its_address() {
-    let mut net = Net::new();
-    shield_b(&mut net);
-    propose(&mut net);
-    net.deliver_all();
+    let mut net = challenged();
     let claim = Command::Claim { remote: A.into() };
     net.b.core.handle_command(net.now, claim);
     net.proceed(false);
@@ -272,12 +269,7 @@ fn a_stranger_who_was_answered_before_we_dialled_it_still_proves_its_address() {
 
 /// A has proved its address, and begins again, before JavaScript has got as far as to serve it.
 fn dial_again_behind_the_shield() -> Net {
-    let mut net = Net::new();
-    shield_b(&mut net);
-    propose(&mut net);
-    net.deliver_all();
-    net.proceed(false);
-    net.deliver_all();
+    let mut net = proved();
     assert_eq!(validated(&net.b).len(), 1);
     restart_a(&mut net);
     propose(&mut net);
@@ -371,10 +363,7 @@ fn a_stranger_gets_through_although_the_socket_that_answered_it_was_closed_at_on
 
 #[test]
 fn a_proof_that_javascript_had_no_room_for_counts_when_it_comes_again() {
-    let mut net = Net::new();
-    shield_b(&mut net);
-    propose(&mut net);
-    net.deliver_all();
+    let mut net = challenged();
     net.b.core.limits.waiting = 0;
     net.proceed(false);
     net.deliver_all();
@@ -382,6 +371,17 @@ fn a_proof_that_javascript_had_no_room_for_counts_when_it_comes_again() {
     net.b.core.limits.waiting = MAX_WAITING_RAW;
     net.run(Duration::from_secs(2));
     assert!(!validated(&net.b).is_empty());
+}
+
+#[test]
+fn a_proof_that_comes_twice_is_told_once() {
+    let mut net = proved();
+    let proof = validated(&net.b)[0].1.to_vec();
+    net.b
+        .core
+        .handle_command(net.now, Command::Claim { remote: A.into() });
+    assert_eq!(receive_at_b(&mut net, &proof), 1);
+    assert_eq!(validated(&net.b).len(), 1);
 }
 
 #[test]
@@ -466,10 +466,7 @@ fn a_first_packet_that_could_not_be_answered_is_not_looked_at() {
 
 #[test]
 fn a_stranger_who_proves_its_address_needs_no_room_for_an_answer() {
-    let mut net = Net::new();
-    shield_b(&mut net);
-    propose(&mut net);
-    net.deliver_all();
+    let mut net = challenged();
     fill_responses(&mut net);
     net.proceed(false);
     expect_through(&mut net);
