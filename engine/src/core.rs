@@ -428,9 +428,15 @@ impl Core {
         }
         match self.flows.get_mut(&origin.remote) {
             Some(flow) if flow.handed_over && !is_frame => {
-                if flow.shared || flow.heel > 0 {
+                if flow.shared {
                     if !self.route(now, origin, data.clone(), false) {
-                        self.surface_untaken(origin, &data);
+                        self.surface(origin, &data);
+                    }
+                } else if flow.heel > 0 {
+                    // It may be of the proposal that JavaScript is just reading. Who waited before, for somebody who may have forged that
+                    // one's address, shall not have it: what JavaScript has no use for comes back.
+                    if !self.route_to_session(now, origin, data.clone()) {
+                        self.surface_on_heels(origin, &data);
                     }
                 } else if first >= 0xc0 && self.shield.awaits_proof(&origin.remote) {
                     if !self.route(now, origin, data.clone(), false) {
@@ -1029,11 +1035,8 @@ impl Core {
         }
     }
 
-    /// What no session of a flow took, and JavaScript may want.
-    fn surface_untaken(&mut self, origin: Origin, data: &[u8]) {
-        if let Some(flow) = self.flows.get_mut(&origin.remote)
-            && !flow.shared
-        {
+    fn surface_on_heels(&mut self, origin: Origin, data: &[u8]) {
+        if let Some(flow) = self.flows.get_mut(&origin.remote) {
             flow.heel = flow.heel.saturating_sub(1);
         }
         self.surface(origin, data);

@@ -951,6 +951,22 @@ fn what_follows_on_the_heels_of_a_renewed_proposal_surfaces_although_the_flow_wa
 }
 
 #[test]
+fn a_responder_that_waits_for_somebody_who_forged_an_address_does_not_get_the_next_first_flight() {
+    let mut net = Net::new();
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    respond_at_b(&mut net, 8, Vec::new());
+    self::shield::propose_as(&mut net, b"\x00\x01\x01");
+    assert_eq!(net.b.raw().len(), net.first_flight.len());
+    let early = net.first_flight.clone();
+    respond_at_b(&mut net, 9, early);
+    net.proceed(false);
+    net.run(Duration::from_secs(1));
+    assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
+    assert!(net.b.core.sessions.contains_key(&9) && !net.b.core.sessions.contains_key(&8));
+}
+
+#[test]
 fn as_many_datagrams_of_a_stranger_follow_its_proposal_as_was_said() {
     let mut net = Net::new();
     net.b.core.limits.stranger_datagrams = 2;
