@@ -918,6 +918,39 @@ describe('PSEC upgrader', () => {
       expectNothingLeft()
     })
 
+    it('as the session is there ends it, and tells the remote', async () => {
+      setup({ delay: 50 })
+      const [alice, bob] = await Promise.all([createNode('alice'), createNode('bob')])
+      listen(bob)
+      const dialing = dial(alice, bob, { signal: controller.signal, onProgress: ({ type }) => { type === 'psec:secured' && controller.abort(reason) } })
+      await expect(clock.until(dialing)).to.eventually.be.rejectedWith(reason)
+      const { session } = await clock.until(bob.upgrades[0])
+      await clock.advance(50)
+
+      expect(session.status).to.equal('closed')
+      expectNothingLeft()
+    })
+
+    it('as the session is there leaves it to who stays, and to who joins then', async () => {
+      const [alice, bob] = await Promise.all([createNode('alice'), createNode('bob')])
+      listen(bob)
+      const joined = Promise.withResolvers<SecuredSocket>()
+      const leaving = dial(alice, bob, {
+        signal: controller.signal,
+        onProgress: ({ type }) => {
+          if (type === 'psec:secured') {
+            joined.resolve(dial(alice, bob))
+            controller.abort(reason)
+          }
+        }
+      })
+      const staying = dial(alice, bob)
+
+      await expect(clock.until(leaving)).to.eventually.be.rejectedWith(reason)
+      expect(await joined.promise).to.equal(await staying)
+      expect(await staying).to.have.nested.property('session.status', 'open')
+    })
+
     it('of a dial that joined an inbound upgrade leaves that alone', async () => {
       setup({ delay: 50 })
       const [alice, bob] = await Promise.all([createNode('alice', { initiationPacket: false }), createNode('bob')])

@@ -70,6 +70,7 @@ export class Upgrade {
   readonly #controller = new AbortController()
   #agreement?: Agreement
   #initiation?: Initiation
+  #session?: SecureSession
   #cancelTimeout?: Cancel
   #attempt = 0
   #validateAddress = false
@@ -309,10 +310,18 @@ export class Upgrade {
 
   #succeed (secured: SecuredSocket, agreement: Agreement): void {
     const { session } = secured
+    this.#session = session
     const err = this.#checkClaim(session.remotePeer, agreement)
 
     if (err != null) {
-      this.#fail(err, session)
+      this.#fail(err)
+      return
+    }
+
+    this.#progress(this.#sortParticipants(session.remotePeer).expecting, new CustomProgressEvent('psec:secured', { scheme: session.protocol, remotePeer: session.remotePeer }))
+
+    // whoever heard of it may have left
+    if (this.#settled) {
       return
     }
 
@@ -320,7 +329,7 @@ export class Upgrade {
 
     // those who wanted somebody else must not end the session of those who did not
     if (expecting.length === 0) {
-      this.#fail(mistaken[0].err, session)
+      this.#fail(mistaken[0].err)
       return
     }
 
@@ -328,7 +337,6 @@ export class Upgrade {
     this.#flow.secured()
     this.#context.metrics.negotiations?.increment({ secured: true })
     this.#context.log('secured %s with %p in %d ms', this.#remote, session.remotePeer, secured.negotiation.timings.secured)
-    this.#progress(expecting, new CustomProgressEvent('psec:secured', { scheme: session.protocol, remotePeer: session.remotePeer }))
     mistaken.forEach(({ participant, err }) => { participant.reject(err) })
     expecting.forEach((participant) => { participant.resolve(secured) })
     this.#participants.clear()
@@ -372,7 +380,7 @@ export class Upgrade {
   /**
    * End everything that is under way, and close the socket; if there is a session by now, it does that itself
    */
-  #fail (err: Error, session?: SecureSession): void {
+  #fail (err: Error): void {
     if (this.#settled) {
       return
     }
@@ -382,13 +390,13 @@ export class Upgrade {
     this.#clearTimeout()
     this.#takeInitiation()?.cancel({ sent: this.#sentInitiationPacket })
 
-    if (session == null) {
+    if (this.#session == null) {
       this.#flow.end()
       this.#socket.close()
       this.#flow.schemeSocket.onClose()
     } else {
       this.#flow.secured()
-      session.abort(err)
+      this.#session.abort(err)
     }
 
     this.#context.metrics.negotiations?.increment({ [this.#participants.size === 0 ? 'aborted' : outcomeOf(err)]: true })
