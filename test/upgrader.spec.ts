@@ -245,7 +245,28 @@ describe('PSEC upgrader', () => {
       expect(decodeFrame(sent[0].datagram)).to.have.property('initiationPacket').that.deep.equals(packet)
       expect(sent.slice(1, 3).map(({ datagram }) => datagram)).to.deep.equal(rest)
       expect([...answering.responses[0].options.earlyDatagrams, ...answering.responses[0].received]).to.deep.equal([packet, ...rest])
-      expect(scheme.initiations[0].proceeded).to.have.property('sendFirstFlight', false)
+      expect(scheme.initiations[0].proceeded).to.include({ sent: true, sendFirstFlight: false })
+    })
+
+    it('tells the scheme that its first flight was sent already, though it may not have arrived', async () => {
+      setup({ mtu: 80 })
+      const scheme = new StubScheme(OTHER, async () => [new Uint8Array(80).fill(0x40)])
+      const [alice, bob] = await Promise.all([createNode('alice', { schemes: [scheme] }), createNode('bob', { schemes: [new StubScheme(OTHER)] })])
+      listen(bob)
+      dial(alice, bob).catch(() => {})
+      await clock.advance(300)
+
+      expect(scheme.initiations[0].proceeded).to.include({ sent: true, sendFirstFlight: true })
+    })
+
+    it('tells the scheme that nothing of it was sent without the initiation packet', async () => {
+      const scheme = new StubScheme(OTHER, async () => [Uint8Array.of(0x40)])
+      const [alice, bob] = await Promise.all([createNode('alice', { schemes: [scheme], initiationPacket: false }), createNode('bob', { schemes: [new StubScheme(OTHER)] })])
+      listen(bob)
+      dial(alice, bob).catch(() => {})
+      await clock.advance(0)
+
+      expect(scheme.initiations[0].proceeded).to.include({ sent: false, sendFirstFlight: true })
     })
 
     it('gets through a path that swallows the initiation packet', async () => {
@@ -284,7 +305,7 @@ describe('PSEC upgrader', () => {
       await clock.advance(0)
 
       expect(other.initiations).to.have.lengthOf(1)
-      expect(other.initiations[0].proceeded).to.have.property('sendFirstFlight', true)
+      expect(other.initiations[0].proceeded).to.include({ sent: false, sendFirstFlight: true })
     })
 
     it('lets the responder choose', async () => {

@@ -47,6 +47,8 @@ pub enum Command {
     /// The scheme was agreed on: take the flow over.
     Proceed {
         session: u32,
+        /// Whether the remote may have the first flight already.
+        sent: bool,
         send_first_flight: bool,
         early: Vec<Vec<u8>>,
     },

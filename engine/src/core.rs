@@ -112,8 +112,14 @@ struct Response {
     remote: SocketAddr,
     local: Option<IpAddr>,
     data: Vec<u8>,
-    /// The session of whose first flight it is, and its place there.
-    of: Option<(u32, usize)>,
+    /// The session of whose first flight it is.
+    of: Option<FirstFlight>,
+}
+
+struct FirstFlight {
+    session: u32,
+    /// The remote has nothing of the session before it has this.
+    begins: bool,
 }
 
 struct Expected {
@@ -343,9 +349,10 @@ impl Core {
             }
             Command::Proceed {
                 session,
+                sent,
                 send_first_flight,
                 early,
-            } => self.proceed(now, session, send_first_flight, early),
+            } => self.proceed(now, session, sent, send_first_flight, early),
             Command::Respond {
                 session,
                 identity,
@@ -1285,7 +1292,14 @@ impl Core {
         Ok(first_flight)
     }
 
-    fn proceed(&mut self, now: Instant, id: u32, send_first_flight: bool, early: Vec<Vec<u8>>) {
+    fn proceed(
+        &mut self,
+        now: Instant,
+        id: u32,
+        sent: bool,
+        send_first_flight: bool,
+        early: Vec<Vec<u8>>,
+    ) {
         let Some((session, remote)) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -1298,7 +1312,10 @@ impl Core {
                     remote,
                     local: None,
                     data,
-                    of: Some((id, place)),
+                    of: Some(FirstFlight {
+                        session: id,
+                        begins: place == 0 && !sent,
+                    }),
                 });
             }
         }
@@ -1401,9 +1418,14 @@ impl Core {
     /// What of a first flight has not left shall not begin a session that ends at once; nor does anybody wait for the end of one of
     /// which nothing has left.
     fn withdraw_first_flight(&mut self, id: u32) {
-        let has_begun = !self.responses.iter().any(|it| it.of == Some((id, 0)));
-        self.responses
-            .retain(|it| it.of.is_none_or(|(session, _)| session != id));
+        let is_its = |it: &Response| {
+            it.of
+                .as_ref()
+                .filter(|it| it.session == id)
+                .map(|it| it.begins)
+        };
+        let has_begun = !self.responses.iter().any(|it| is_its(it) == Some(true));
+        self.responses.retain(|it| is_its(it).is_none());
         if !has_begun && let Some((session, _)) = self.sessions.get_mut(&id) {
             session.get().mute();
         }

@@ -490,9 +490,16 @@ impl NativePort {
     }
 
     #[napi]
-    pub fn proceed(&self, session: u32, send_first_flight: bool, early: Vec<Uint8Array>) {
+    pub fn proceed(
+        &self,
+        session: u32,
+        sent: bool,
+        send_first_flight: bool,
+        early: Vec<Uint8Array>,
+    ) {
         self.shared.command(Command::Proceed {
             session,
+            sent,
             send_first_flight,
             early: copies(&early),
         });

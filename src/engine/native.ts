@@ -199,7 +199,7 @@ export interface NativePort {
   sendRaw (host: string, port: number, localHost: string | undefined, datagrams: Uint8Array[]): boolean
   inject (host: string, port: number, data: Uint8Array): void
   initiate (session: number, identity: NativeIdentity, peer: NativePeer, maxFirstDatagram: number): Uint8Array[]
-  proceed (session: number, sendFirstFlight: boolean, early: Uint8Array[]): void
+  proceed (session: number, sent: boolean, sendFirstFlight: boolean, early: Uint8Array[]): void
   respond (session: number, identity: NativeIdentity, peer: NativePeer, early: Uint8Array[], validateAddress: boolean): void
   cancel (session: number, sent: boolean): void
   closeSession (session: number, code: number, orderly: boolean): void

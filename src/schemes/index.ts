@@ -41,6 +41,12 @@ export interface RespondOptions extends SchemeContext, AbortOptions {
 
 export interface ProceedOptions extends AbortOptions {
   /**
+   * Whether the first flight has been sent along with a proposal: the remote may have begun the handshake, and is told if nothing
+   * comes of it, see `CancelOptions.sent`. Default: false.
+   */
+  sent?: boolean
+
+  /**
    * Whether the responder may not have the first flight: a proposal went out without it, or its scheme was not listed
    * first. Then it has to be sent (again) on the socket.
    */

@@ -264,11 +264,13 @@ export class Upgrade {
         this.#takeInitiation()?.cancel()
       }
 
+      const sent = this.#initiation != null && this.#sentInitiationPacket
       const initiation = this.#initiation ?? this.#prepare(scheme)
       this.#takeInitiation()
 
       return initiation.proceed({
         signal,
+        sent,
         sendFirstFlight: agreement.sendFirstFlight,
         earlyDatagrams: this.#flow.handOver()
       })

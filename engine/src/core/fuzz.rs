@@ -662,6 +662,7 @@ impl World {
                 }
                 Command::Proceed {
                     session,
+                    sent: !first_flight,
                     send_first_flight: first_flight,
                     early: Vec::new(),
                 }

@@ -338,8 +338,13 @@ impl Net {
     }
 
     fn proceed(&mut self, send_first_flight: bool) {
+        self.proceed_with(!send_first_flight, send_first_flight);
+    }
+
+    fn proceed_with(&mut self, sent: bool, send_first_flight: bool) {
         let command = Command::Proceed {
             session: 1,
+            sent,
             send_first_flight,
             early: Vec::new(),
         };
@@ -689,6 +694,19 @@ fn an_initiator_that_ends_before_its_first_flight_has_left_says_nothing(mut net:
     net.run(Duration::from_secs(60));
     assert!(net.sent.is_empty());
     assert!(net.a.core.sessions.is_empty() && net.a.core.flows.is_empty());
+}
+
+#[test]
+fn an_initiator_that_ends_before_its_first_flight_has_left_again_says_goodbye() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    net.respond(net.first_flight.clone());
+    net.proceed_with(true, true);
+    net.a.close(net.now, 1, 1, false);
+    net.deliver_all();
+    assert_eq!(net.b.closed(), Some(CloseCause::Failed));
+    let (from_a, _): (Vec<_>, Vec<_>) = net.sent.iter().partition(|(from, _)| *from == A.into());
+    assert_eq!(from_a.len(), 1);
 }
 
 #[test]

@@ -138,7 +138,7 @@ export class NativeSession implements SecureSession, SessionEvents {
 
   async proceed (options: ProceedOptions): Promise<SecureSession> {
     this.#handOver()
-    this.#port.urgentCommands.proceed(this.#id, options.sendFirstFlight, options.earlyDatagrams)
+    this.#port.urgentCommands.proceed(this.#id, options.sent === true, options.sendFirstFlight, options.earlyDatagrams)
 
     return this.#handshake(options)
   }
