@@ -110,5 +110,5 @@ function randomInput (random: () => number, datagrams: Datagrams): PeerInput {
     return others[Math.floor(random() * others.length)]
   }
 
-  return { type: 'receive', datagram: datagrams.bytes[Math.floor(random() * datagrams.bytes.length)], late: random() < 0.2 }
+  return { type: 'receive', datagram: datagrams.bytes[Math.floor(random() * datagrams.bytes.length)] }
 }

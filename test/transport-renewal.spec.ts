@@ -81,7 +81,7 @@ function events ({ counters }: RecordedMetrics, event: string): number {
     .reduce((sum, [, count]) => sum + count, 0)
 }
 
-describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol, firstByte }) => {
+describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol, firstByte, endsAnytime }) => {
   const relays: UdpRelay[] = []
 
   afterEach(async () => {
@@ -130,6 +130,20 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
 
       const connection = await dial(await createNode({ privateKey, psec, listen: [] }), relay.address)
       await eventually(() => old.timeline.close != null && bob.getConnections().length === 1)
+      await expectEcho(connection)
+    })
+
+    it('connects without an initiation packet although its old session is young: it goes on proposing until that is old', async () => {
+      const privateKey = await generateKeyPair('Ed25519')
+      const psec = { schemes: [create()], initiationPacket: false }
+      const bob = await createNode()
+      await handleEcho(bob)
+      const relay = await openRelay(bob)
+      await dial(await createNode({ privateKey, psec, listen: [] }), relay.address)
+      await eventually(() => bob.getConnections().length === 1)
+      relay.mute()
+
+      const connection = await dial(await createNode({ privateKey, psec, listen: [] }), relay.address, { signal: AbortSignal.timeout(2 * AT_ONCE) })
       await expectEcho(connection)
     })
 
@@ -334,6 +348,39 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
         await expectEcho(connection)
         await eventually(() => bob.getConnections().length === 1)
         expect(bob.getConnections()[0].remoteAddr.toString()).to.include(`/udp/${portOf(alice)}`)
+      })
+    }
+
+    if (endsAnytime) {
+      it('connects although it takes the answer to a dial that it gave up for its own, which was lost', async () => {
+        const bob = await createNode()
+        const alice = await createNode({ listen: [] })
+        await handleEcho(bob)
+        const relay = await openRelay(bob)
+        relay.hold()
+        const controller = new AbortController()
+        await expect(dial(alice, relay.address, {
+          signal: controller.signal,
+          onProgress: (evt) => { evt.type === 'psec:propose' && controller.abort() }
+        })).to.eventually.be.rejected()
+        // the proposal, the rest of the first flight, and the goodbye
+        await eventually(() => relay.held.length === 3)
+
+        const agreed = Promise.withResolvers<void>()
+        const proposals: number[] = []
+        const dialling = dial(alice, relay.address, {
+          signal: AbortSignal.timeout(2 * AT_ONCE),
+          onProgress: ({ type }) => {
+            type === 'psec:propose' && proposals.push(relay.answers.length)
+            type === 'psec:agreed' && agreed.resolve()
+          }
+        })
+        await eventually(() => relay.held.length === 5)
+        relay.release(3)
+        await agreed.promise
+        expect(proposals).to.deep.equal([0])
+
+        await expectEcho(await dialling)
       })
     }
 

@@ -1155,24 +1155,29 @@ describe('PSEC upgrader', () => {
   })
 
   describe('metrics', () => {
-    it('count proposals that get no answer, because they are repeated too soon', async () => {
-      const { metrics, counts } = stubMetrics()
+    it('count proposals that get no answer, because both have proposed and it is the responder who answers', async () => {
+      const counted = { alice: stubMetrics(), bob: stubMetrics() }
       const schemes = { alice: [new StubScheme(OTHER)], bob: [new StubScheme(OTHER)] }
-      const [alice, bob] = await Promise.all([createNode('alice', { schemes: schemes.alice }), createNode('bob', { schemes: schemes.bob, components: { metrics } })])
+      const [alice, bob] = await Promise.all([
+        createNode('alice', { schemes: schemes.alice, components: { metrics: counted.alice.metrics } }),
+        createNode('bob', { schemes: schemes.bob, components: { metrics: counted.bob.metrics } })
+      ])
+      const unanswered = (): number[] => Object.values(counted).map(({ counts }) => counts.libp2p_psec_frames_total.propose_unanswered ?? 0)
       listen(alice)
       listen(bob)
       dial(alice, bob).catch(() => {})
       dial(bob, alice).catch(() => {})
       await clock.advance(0)
-      const [proposal] = frames('alice')
-      const before = counts.libp2p_psec_frames_total.propose_unanswered ?? 0
+      const before = unanswered()
 
       for (let i = 0; i < 3; i++) {
-        socketTo(alice, bob).send(proposal)
+        socketTo(alice, bob).send(frames('alice')[0])
+        socketTo(bob, alice).send(frames('bob')[0])
       }
 
       await clock.advance(0)
-      expect(counts.libp2p_psec_frames_total.propose_unanswered - before).to.equal(3)
+      // by the initiator: three, and the three answers to its own
+      expect(unanswered().map((count, i) => count - before[i])).to.have.members([6, 0])
     })
 
     it('count frames by type and direction, and outcomes', async () => {

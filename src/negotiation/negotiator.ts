@@ -25,17 +25,10 @@ const DEFAULT_REJECT_GRACE = 200
 const MAX_QUEUED_TRANSMITS = 8
 
 /**
- * The longest that repeated proposals of the other may stay unanswered by our own, in multiples of the first
- * retransmission's wait. With the defaults 16 s: longer than any round trip, so that two peers can't answer each
- * other's answers for ever.
- */
-const MAX_ANSWER_HOLD_OFF = 64
-
-/**
- * How long after the scheme's handshake ended well the proposal that led there may still come, in milliseconds. Who made it has its
- * answer, and proposes no more: what comes was doubled or held up on the way, longer than what ended the handshake and left
+ * How long after the scheme's handshake ended well the proposal that led there may still come, in milliseconds. Who made it is
+ * secured, and proposes no more: what comes was doubled or held up on the way, longer than what ended the handshake and left
  * later. A network rarely does that for a second, and a late copy that is taken for a new dial harms no session. Whoever
- * dials anew before that, with the same proposal, gets an answer of no use.
+ * dials anew before that, with the same proposal, gets answers of no use until then.
  */
 const REPETITION_LIFETIME = 2_000
 
@@ -69,7 +62,7 @@ export class Negotiator {
   private readonly rejectGrace: number
   private readonly retransmission: Backoff
 
-  /** Our proposal without initiation packet: what is repeated, and the answer to the other's in simultaneous mode */
+  /** Our proposal without initiation packet: what is repeated */
   private readonly bareProposal: Uint8Array
 
   private currentStatus: NegotiatorStatus
@@ -77,8 +70,8 @@ export class Negotiator {
   /** Whether every proposal so far went out with the initiation packet: only then the responder is sure to have it */
   private packetInEveryProposal: boolean
 
-  /** The latest proposal that got an answer, and which: a function of the proposal */
-  private answered?: { proposal: ProposalFingerprint, response: Uint8Array }
+  /** The latest proposal that we went by, and what answers it: a function of the proposal. See `conclude` for when nothing does. */
+  private answered?: { proposal: ProposalFingerprint, response?: Uint8Array }
 
   /** Bad news while our proposal is out. It may be forged, so it waits for the truth until `at`. */
   private impending?: { error: Error, at: number }
@@ -87,15 +80,6 @@ export class Negotiator {
 
   /** When the scheme's handshake ended well */
   private securedAt?: number
-
-  /** Whether a repeated proposal of the other brings ours back, after what may have been no proof that it has it */
-  private mayResume: boolean
-
-  private lastProposedAt: number
-
-  /** How long our proposal must not have been out before it answers the other's again; grows with every answer */
-  private answerHoldOff: number
-  private readonly minAnswerHoldOff: number
 
   private readonly transmits: Uint8Array[]
   private outcome?: NegotiationEvent
@@ -129,11 +113,7 @@ export class Negotiator {
     this.rejectGrace = rejectGrace
     this.retransmission = new Backoff(retransmission)
     this.currentStatus = 'idle'
-    this.mayResume = true
     this.packetInEveryProposal = false
-    this.lastProposedAt = -Infinity
-    this.minAnswerHoldOff = retransmission.initial
-    this.answerHoldOff = 0
     this.transmits = []
   }
 
@@ -160,12 +140,11 @@ export class Negotiator {
     this.retransmission.start(now)
 
     if (initiationPacket == null || initiationPacket.byteLength === 0) {
-      this.transmitBareProposal(now)
+      this.transmitBareProposal()
       return
     }
 
     this.packetInEveryProposal = true
-    this.lastProposedAt = now
     this.transmit(encodeFrame({ type: 'propose', peerId: this.localId, schemes: this.schemes, initiationPacket }))
   }
 
@@ -180,7 +159,6 @@ export class Negotiator {
     }
 
     if (!looksLikeFrame(datagram)) {
-      this.handleBegun()
       return 'scheme'
     }
 
@@ -213,7 +191,7 @@ export class Negotiator {
 
     if (this.retransmission.deadline != null && now >= this.retransmission.deadline) {
       this.retransmission.next(now)
-      this.transmitBareProposal(now)
+      this.transmitBareProposal()
     }
   }
 
@@ -223,9 +201,8 @@ export class Negotiator {
   handleSecured (now: number): void {
     if (this.currentStatus === 'agreed') {
       this.securedAt ??= now
+      this.retransmission.stop()
     }
-
-    this.handleBegun()
   }
 
   /**
@@ -269,7 +246,11 @@ export class Negotiator {
 
     if (this.answered != null && isSameProposal(this.answered.proposal, proposal) && !this.isOutdated(this.answered.proposal, proposal, now)) {
       this.answered.proposal.packet ??= proposal.packet
-      this.answerAgain(this.answered.response, now)
+
+      if (this.answered.response != null) {
+        this.transmit(this.answered.response)
+      }
+
       return 'frame'
     }
 
@@ -346,8 +327,10 @@ export class Negotiator {
       return
     }
 
-    // not answered: our proposal is on its way already
-    this.answered = { proposal, response: this.bareProposal }
+    // not answered: our proposal is on its way already. If the other repeats its own, only the responder answers: it may have no
+    // more to say, and the other none of what it said. The initiator goes on proposing until it has been answered by the scheme, and
+    // two that answer would answer each other's answers.
+    this.answered = { proposal, response: choice.role === 'responder' ? this.bareProposal : undefined }
 
     if (choice.role === 'responder') {
       this.agree(this.respondingTo(frame, choice.scheme, true))
@@ -400,7 +383,6 @@ export class Negotiator {
 
     // again, or from a peer that has forgotten its own proposal since, and comes to the same end as we did
     if (this.agreed?.role === 'initiator' && this.agreed.scheme === scheme) {
-      this.handleBegun()
       return 'frame'
     }
 
@@ -423,26 +405,15 @@ export class Negotiator {
   }
 
   /**
-   * The other seems to have begun with the scheme, and so to have our proposal: let it rest. Before the agreement that
-   * is no sign: what follows the first datagram of a first flight travels on the heels of the proposal. After it, it may
-   * still be that: see `answerAgain`.
+   * Our proposal goes on until the handshake has ended well: nothing else proves that the other has it. What came may be an
+   * answer to a dial that was given up; or, in simultaneous mode, what crossed our proposal, and a first flight on the heels
+   * of that.
    */
-  private handleBegun (): void {
-    if (this.currentStatus === 'agreed') {
-      this.retransmission.stop()
-    }
-  }
-
   private agree (agreement: Agreement): void {
     this.currentStatus = 'agreed'
     this.agreed = { scheme: agreement.scheme, role: agreement.role }
     this.impending = undefined
     this.outcome = { type: 'agreed', agreement }
-
-    // in simultaneous mode the other may still lack our proposal
-    if (!agreement.simultaneous) {
-      this.retransmission.stop()
-    }
   }
 
   private fail (error: Error): void {
@@ -465,32 +436,8 @@ export class Negotiator {
     this.transmit(response)
   }
 
-  /**
-   * The same proposal gets the same response. If that is our own proposal the other may answer it in turn: the first
-   * goes out at once, the next ones keep a distance that doubles. As soon as it exceeds the round trip, echoes die.
-   */
-  private answerAgain (response: Uint8Array, now: number): void {
-    if (response !== this.bareProposal) {
-      this.transmit(response)
-      return
-    }
-
-    // what let our proposal rest may have been the rest of a first flight, on the heels of the other's proposal: it comes only
-    // once, so what lets ours rest again is no such thing. Without that limit two peers would keep each other proposing.
-    if (this.mayResume && this.securedAt == null && this.retransmission.deadline == null) {
-      this.mayResume = false
-      this.retransmission.start(now)
-    }
-
-    if (now - this.lastProposedAt >= this.answerHoldOff) {
-      this.answerHoldOff = Math.min(Math.max(this.answerHoldOff * 2, this.minAnswerHoldOff), this.minAnswerHoldOff * MAX_ANSWER_HOLD_OFF)
-      this.transmitBareProposal(now)
-    }
-  }
-
-  private transmitBareProposal (now: number): void {
+  private transmitBareProposal (): void {
     this.packetInEveryProposal = false
-    this.lastProposedAt = now
     this.transmit(this.bareProposal)
   }
 

@@ -4,7 +4,7 @@ import type { Counter, CounterGroup, Metrics } from '@libp2p/interface'
  * What the upgrader counts, if the node counts anything
  */
 export interface UpgraderMetrics {
-  /** `propose_sent`, `accept_received`, ...; and of those received `propose_unanswered`: repeated too soon, or of no consequence */
+  /** `propose_sent`, `accept_received`, ...; and of those received `propose_unanswered`: our own is the answer, or it was of no consequence */
   frames?: CounterGroup
   /** Datagrams that came and meant nothing: `invalid`, `unexpected`, `hold_full`; of a stranger, `no_proposal` */
   dropped?: CounterGroup

@@ -10,9 +10,7 @@ const GRACE = 200
 /** How long a proposal like the first is its repetition, once there is a session */
 const REPETITION = 2_000
 
-/**
- * What has to leave: this frame, nothing, or (where a timer decides) at most our own proposal
- */
+/** What has to leave: this frame, nothing, or (where a timer decides) at most our own proposal */
 export type Expected = Uint8Array | 'nothing' | 'own proposal or nothing'
 
 /**
@@ -24,6 +22,7 @@ export class NegotiatorModel {
   agreed?: { scheme: string, role: 'initiator' | 'responder', simultaneous: boolean }
   readonly #localId: Uint8Array
   readonly #schemes: string[]
+  #hasProposed = false
   #endsAt?: number
   #securedAt?: number
   #answered?: { proposal: Propose, response?: Uint8Array }
@@ -40,6 +39,7 @@ export class NegotiatorModel {
     }
 
     this.status = 'proposing'
+    this.#hasProposed = true
 
     return encodeFrame({ type: 'propose', peerId: this.#localId, schemes: this.#schemes, initiationPacket: packet })
   }
@@ -77,12 +77,12 @@ export class NegotiatorModel {
       return 'nothing'
     }
 
-    return this.status === 'proposing' || this.agreed?.simultaneous === true ? 'own proposal or nothing' : 'nothing'
+    return this.#hasProposed && this.status !== 'failed' && this.#securedAt == null ? 'own proposal or nothing' : 'nothing'
   }
 
   #receiveProposal (proposal: Propose, now: number): Expected {
     if (this.#isAnswered(proposal, now)) {
-      return this.#answered?.response ?? 'own proposal or nothing'
+      return this.#answered?.response ?? 'nothing'
     }
 
     switch (this.status) {
@@ -127,7 +127,7 @@ export class NegotiatorModel {
     }
 
     this.#agree(choice.scheme, choice.role, true)
-    this.#answered = { proposal }
+    this.#answered = { proposal, response: choice.role === 'responder' ? this.ownProposal : undefined }
 
     return 'nothing'
   }

@@ -362,10 +362,7 @@ export class Explorer {
   }
 
   private deliver (datagram: InFlight, rest: InFlight[], spend: number, remark: string, move: Move): void {
-    const input = { type: 'receive' as const, datagram: this.datagrams.bytes[datagram >> 1] }
-    const label = `arrives at ${this.describe(datagram)}${remark}`
-    move(datagram & 1, { ...input, late: false }, spend, label, rest)
-    move(datagram & 1, { ...input, late: true }, spend, `${label}, after a while`, rest)
+    move(datagram & 1, { type: 'receive', datagram: this.datagrams.bytes[datagram >> 1] }, spend, `arrives at ${this.describe(datagram)}${remark}`, rest)
   }
 
   private mayInject (state: State): boolean {

@@ -98,12 +98,10 @@ export class PeerMachine {
    */
   step (state: number, input: PeerInput): Step | undefined {
     const { steps } = this.entries[state]
-    const key = input.type === 'receive' ? `${input.late ? 'late' : 'soon'} ${this.datagrams.number(input.datagram)}` : `${input.type} ${'socket' in input ? input.socket : ''}`
+    const key = input.type === 'receive' ? `receive ${this.datagrams.number(input.datagram)}` : `${input.type} ${'socket' in input ? input.socket : ''}`
 
     if (!steps.has(key)) {
-      const step = this.play(state, input)
-      // waiting makes a difference only if it makes one
-      steps.set(key, input.type === 'receive' && input.late && isSame(step, this.step(state, { ...input, late: false })) ? undefined : step)
+      steps.set(key, this.play(state, input))
     }
 
     return steps.get(key)
@@ -137,10 +135,6 @@ export class PeerMachine {
 
     return number
   }
-}
-
-function isSame (a?: Step, b?: Step): boolean {
-  return a == null || (b != null && a.state === b.state && a.sent.join() === b.sent.join())
 }
 
 function viewOf (peer: ModelPeer): PeerView {

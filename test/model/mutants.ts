@@ -42,39 +42,33 @@ export const mutants: Mutant[] = [
     foundIn: 'both dial: lists by rank'
   },
   {
-    name: 'neither repeats its proposal after a simultaneous agreement, nor answers with it',
+    name: 'lets its proposal rest as soon as both have proposed',
     file: 'negotiator.ts',
-    replace: [['if (!agreement.simultaneous) {', 'if (agreement != null) {'], ['if (now - this.lastProposedAt >= this.answerHoldOff) {', 'if (this.localId == null) {'], ['if (this.mayResume && ', 'if (this.localId == null && ']],
+    replace: [["    this.outcome = { type: 'agreed', agreement }\n", "    this.outcome = { type: 'agreed', agreement }\n    this.retransmission.stop()\n"]],
     foundIn: 'both dial: equal lists'
   },
   {
-    name: 'does nothing about a repeated proposal after a simultaneous agreement',
+    name: 'answers every repeated proposal with its own',
     file: 'negotiator.ts',
-    replace: [['if (now - this.lastProposedAt >= this.answerHoldOff) {', 'if (this.localId == null) {'], ['if (this.mayResume && ', 'if (this.localId == null && ']],
-    foundIn: 'both dial: with first flights of two datagrams'
-  },
-  {
-    name: 'answers every answer',
-    file: 'negotiator.ts',
-    replace: [['if (now - this.lastProposedAt >= this.answerHoldOff) {', 'if (this.localId != null) {']],
+    replace: [["choice.role === 'responder' ? this.bareProposal : undefined", 'this.bareProposal']],
     foundIn: 'both dial: equal lists'
   },
   {
     name: 'accepts once only',
     file: 'negotiator.ts',
-    replace: [['      this.transmit(response)\n      return', '      return']],
+    replace: [['        this.transmit(this.answered.response)\n', '']],
     foundIn: 'one dials: equal lists'
   },
   {
-    name: 'lets its proposal rest when scheme packets overtake the accept',
+    name: 'lets its proposal rest when the scheme\'s packets come',
     file: 'negotiator.ts',
-    replace: [["  private handleBegun (): void {\n    if (this.currentStatus === 'agreed') {", '  private handleBegun (): void {\n    if (this.localId != null) {']],
+    replace: [["      return 'scheme'\n", "      this.retransmission.stop()\n      return 'scheme'\n"]],
     foundIn: 'one dials: equal lists'
   },
   {
     name: 'counts on its first flight although a proposal went without it',
     file: 'negotiator.ts',
-    replace: [['this.packetInEveryProposal = false\n    this.lastProposedAt = now', 'this.lastProposedAt = now']],
+    replace: [['this.packetInEveryProposal = false\n    this.transmit(this.bareProposal)', 'this.transmit(this.bareProposal)']],
     foundIn: 'one dials: equal lists'
   },
   {

@@ -39,8 +39,7 @@ export type PeerInput =
   { type: 'age' } |
   /** It crashes and listens again: everything is forgotten */
   { type: 'restart' } |
-  /** A datagram comes: right after what happened before, or a while later */
-  { type: 'receive', datagram: Uint8Array, late: boolean } |
+  { type: 'receive', datagram: Uint8Array } |
   /** The negotiator's timer of retransmission */
   { type: 'retransmit', socket: number } |
   /** The grace of bad news ends */
@@ -57,11 +56,10 @@ const MAX_SOCKETS = 2
 
 /**
  * Times that let every timer fire before or after every other: retransmissions are due at once, so that any number of them
- * fits before the grace, which is nearly for ever, but can be waited for at any moment. A while is longer than the hold-off
- * at its longest, an age longer than a proposal like the first is taken for its repetition.
+ * fits before the grace, which is nearly for ever, but can be waited for at any moment. An age is longer than a proposal like
+ * the first is taken for its repetition.
  */
 const RETRANSMISSION = { initial: 1, factor: 1, max: 1 }
-const WHILE = 100
 const AGE = 1_000_000
 const GRACE = 1_000_000_000
 
@@ -129,7 +127,8 @@ export class ModelPeer {
         this.sockets = []
         return this.started
       case 'receive':
-        return this.receive(input.datagram, input.late)
+        this.receive(input.datagram)
+        return true
       default:
         return this.sockets[input.socket] != null && this.handleTimer(input.type, this.sockets[input.socket])
     }
@@ -138,7 +137,7 @@ export class ModelPeer {
   /**
    * All that its future depends on, and nothing else. Contains everything that the negotiator remembers, found by walking
    * its fields, so that a field added to it is part of this, too. Only its clock readings are reduced: to whether they are
-   * set and, for the hold-off, whether it has passed, since the inputs above ask for no more.
+   * set, since the inputs above ask for no more.
    */
   get key (): string {
     return JSON.stringify([this.started, this.dials, this.answers, this.sockets.map(socket => [
@@ -196,14 +195,9 @@ export class ModelPeer {
     return true
   }
 
-  private receive (datagram: Uint8Array, late: boolean): boolean {
+  private receive (datagram: Uint8Array): void {
     const isFrame = looksLikeFrame(datagram)
     const newest = this.sockets.at(-1)
-
-    // only proposals are answered more rarely the more there are
-    if (late && !(isFrame && datagram[0] === 0)) {
-      return false
-    }
 
     if (newest == null) {
       this.verdict = 'nobody'
@@ -212,15 +206,12 @@ export class ModelPeer {
         this.accept(datagram)
       }
 
-      return !late
+      return
     }
 
     for (const socket of isFrame ? [newest] : this.takers(decodePacket(datagram))) {
-      socket.now += late ? WHILE : 0
       this.give(socket, datagram)
     }
-
-    return true
   }
 
   /** A session's packets are told by their keys or connection ids, others may be for anybody who waits */
@@ -410,9 +401,9 @@ function hold ({ held }: ModelSocket, datagram: Uint8Array): void {
 }
 
 function remembered (negotiator: any, now: number): unknown {
-  const { localId, schemes, bareProposal, lastProposedAt, answerHoldOff, securedAt, ...fields } = negotiator
+  const { localId, schemes, bareProposal, securedAt, ...fields } = negotiator
 
-  return [dump(fields), answerHoldOff === 0, now - lastProposedAt >= answerHoldOff, securedAt == null, now - securedAt >= AGE]
+  return [dump(fields), securedAt == null, now - securedAt >= AGE]
 }
 
 function dump (value: any): unknown {

@@ -175,7 +175,7 @@ class Play {
   }
 
   /**
-   * What is on the way arrives, after a while, and then, soon, what is sent in answer. If nothing is: the timers fire.
+   * What is on the way arrives, and then what is sent in answer. If nothing is: the timers fire.
    */
   round (): void {
     const [first, second] = this.reversed ? [1, 0] : [0, 1]
@@ -187,7 +187,7 @@ class Play {
 
     const wave = this.queue
     this.queue = []
-    wave.forEach(datagram => { this.deliver(datagram, true) })
+    wave.forEach(datagram => { this.deliver(datagram) })
 
     for (let i = 0; this.queue.length > 0; i++) {
       if (i === MAX_ANSWERS) {
@@ -196,7 +196,7 @@ class Play {
       }
 
       const datagram = (this.reversed ? this.queue.pop() : this.queue.shift()) ?? 0
-      this.deliver(datagram, false)
+      this.deliver(datagram)
     }
   }
 
@@ -250,13 +250,8 @@ class Play {
     }
   }
 
-  private deliver (datagram: InFlight, late: boolean): void {
-    const peer = datagram & 1
-    const input = { type: 'receive' as const, datagram: this.datagrams.bytes[datagram >> 1] }
-
-    if (!late || !this.step(peer, { ...input, late })) {
-      this.step(peer, { ...input, late: false })
-    }
+  private deliver (datagram: InFlight): void {
+    this.step(datagram & 1, { type: 'receive', datagram: this.datagrams.bytes[datagram >> 1] })
   }
 
   private step (peer: number, input: PeerInput): boolean {
