@@ -12,6 +12,7 @@ import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { PendingInbound } from '../src/transport/pending-inbound.ts'
 import { TokenBucket } from '../src/transport/token-bucket.ts'
 import { encodeFrame } from '../src/wire/index.ts'
+import { expectEcho, handleEcho } from './fixtures/echo.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { MemoryClock } from './fixtures/memory-clock.ts'
 import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
@@ -140,6 +141,63 @@ describeSchemes('proposals from the address of a peer that is connected', ({ cre
     } finally {
       relay.close()
     }
+  })
+})
+
+describeSchemes('proposals forged in the place of a peer that is about to dial', ({ create, createNode, protocol, findsClaimant }) => {
+  let relay: UdpRelay
+  let alice: Libp2p<any>
+  let metrics: RecordedMetrics
+
+  beforeEach(async () => {
+    metrics = recordMetrics()
+    const bob = await createNode({ metrics: metrics.metrics, psec: { schemes: [create()], confirm: 'require' } })
+    alice = await createNode({ psec: { schemes: [create()], initiationPacket: false, confirm: 'require' }, listen: [] })
+    relay = await UdpRelay.open(Number(addressOf(bob).getComponents()[1].value))
+    await handleEcho(bob)
+  })
+
+  afterEach(async () => {
+    relay.close()
+    await stopNodes()
+  })
+
+  /** A proposal that the node has answered */
+  async function forge (peerId: Uint8Array, schemes: string[]): Promise<void> {
+    const before = relay.answers.length
+    relay.inject(encodeFrame({ type: 'propose', peerId, schemes }))
+    await eventually(() => relay.answers.length > before)
+  }
+
+  it('do not end its dial without an initiation packet, if they came before and claim another id', async () => {
+    await forge(await strangerId(), [protocol])
+    await expectEcho(await dial(alice, relay.address))
+  })
+
+  it('do not end its dial without an initiation packet, if they came before and claim its id', async () => {
+    await forge(alice.peerId.toMultihash().bytes, [protocol, '/unknown'])
+    await expectEcho(await dial(alice, relay.address))
+  })
+
+  if (findsClaimant) {
+    it('do not end its dial without an initiation packet, if they came after its own and claim another id', async () => {
+      relay.hold()
+      const dialling = dial(alice, relay.address)
+      await eventually(() => relay.held.length > 0)
+      relay.release(1)
+      await forge(await strangerId(), [protocol])
+      await expectEcho(await dialling)
+    })
+  }
+
+  it('do not end its dial, if there were so many that its own proposal has to wait', async () => {
+    for (let i = 0; i < 16; i++) {
+      relay.inject(encodeFrame({ type: 'propose', peerId: await strangerId(), schemes: [protocol] }))
+    }
+
+    await eventually(() => events(metrics, 'renewal_held_off') > 0)
+    const peer = await createNode({ psec: { schemes: [create()], confirm: 'require' }, listen: [] })
+    await expectEcho(await dial(peer, relay.address))
   })
 })
 

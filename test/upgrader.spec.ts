@@ -185,6 +185,7 @@ describe('PSEC upgrader', () => {
 
       expect(sent.filter(({ from }) => from === 'bob').map(({ datagram }) => datagram)).to.deep.equal([accept, Uint8Array.of(0x41)])
       expect(stub.responses[0].options.earlyDatagrams).to.deep.equal([Uint8Array.of(0x40)])
+      expect(stub.responses[0].options.claimedId).to.deep.equal(alice.peerId.toMultihash().bytes)
 
       expect(stub.initiations[0].proceeded).to.be.undefined()
       socketTo(alice, bob).safeDispatchEvent('message', { detail: accept })

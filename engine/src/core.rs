@@ -97,7 +97,7 @@ struct Flow {
     shared: bool,
     /// How much of what no session takes is passed on, since it may be the rest of a first flight.
     heel: u32,
-    /// Responders that wait for the initiator's first packet, which goes to the first of them.
+    /// Responders that wait for the initiator's first packet, which goes to the first of them: the newest.
     expecting: VecDeque<Expected>,
     sessions: usize,
     /// Those of DTLS among them. Its packets do not say which session they are of: each of them looks.
@@ -209,6 +209,8 @@ pub struct Core {
     reception: Reception,
     sessions: HashMap<u32, (AnySession, SocketAddr)>,
     by_handle: HashMap<ConnectionHandle, u32>,
+    /// Who claims to be at the other end of responders' sessions, also of those that have not begun.
+    claimed_ids: HashMap<u32, Vec<u8>>,
     timeouts: BTreeSet<(Instant, u32)>,
     timeout_of: HashMap<u32, Instant>,
     ready: VecDeque<u32>,
@@ -252,6 +254,7 @@ impl Core {
             reception: Reception::new(limits.guests),
             sessions: HashMap::new(),
             by_handle: HashMap::new(),
+            claimed_ids: HashMap::new(),
             timeouts: BTreeSet::new(),
             timeout_of: HashMap::new(),
             ready: VecDeque::new(),
@@ -358,8 +361,12 @@ impl Core {
                 identity,
                 peer,
                 early,
+                claimed_id,
                 validate_address,
-            } => self.respond(now, session, identity, peer, early, validate_address),
+            } => {
+                self.claimed_ids.insert(session, claimed_id);
+                self.respond(now, session, identity, peer, early, validate_address);
+            }
             Command::Cancel { session, sent } => {
                 self.cancel(now, session, sent);
                 self.say_goodbye_first(session);
@@ -591,8 +598,9 @@ impl Core {
     /// Take the sessions' events, before anything is sent.
     pub fn process(&mut self, now: Instant) {
         let (waiting, max) = (self.waiting_bytes, self.limits.waiting_bytes);
-        for id in &self.ready {
-            if let Some((session, _)) = self.sessions.get_mut(id) {
+        for at in 0..self.ready.len() {
+            let id = self.give_to_claimant(self.ready[at]);
+            if let Some((session, _)) = self.sessions.get_mut(&id) {
                 let full = |out: &Events| waiting + out.bytes() >= max;
                 session
                     .get()
@@ -639,6 +647,7 @@ impl Core {
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
         while let Some(id) = self.ready.pop_front() {
+            let id = self.give_to_claimant(id);
             let Some((session, remote)) = self.sessions.get_mut(&id) else {
                 self.is_ready.remove(&id);
                 continue;
@@ -864,13 +873,50 @@ impl Core {
         if !session.ask_for(to, identity) {
             return false;
         }
-        self.by_handle.insert(session.handle(), to);
+        let handle = session.handle();
+        self.renumber(handle, from, to);
+        true
+    }
+
+    fn renumber(&mut self, handle: ConnectionHandle, from: u32, to: u32) {
+        self.by_handle.insert(handle, to);
         if let Some(session) = self.sessions.remove(&from) {
             self.sessions.insert(to, session);
         }
         self.set_timeout(from, None);
         self.touch(to);
-        true
+    }
+
+    /// A first packet does not say whose it is, and anybody may propose in the remote's place: when the handshake has proved who is there,
+    /// that may be whom another responder waits for. They change places then. Returns the session's number.
+    fn give_to_claimant(&mut self, id: u32) -> u32 {
+        let Some((AnySession::Quic(session), remote)) = self.sessions.get_mut(&id) else {
+            return id;
+        };
+        let Some(flow) = self
+            .flows
+            .get_mut(remote)
+            .filter(|it| !it.expecting.is_empty())
+        else {
+            return id;
+        };
+        let Some(peer_id) = session.unannounced_peer() else {
+            return id;
+        };
+        let claims = |id: &u32| self.claimed_ids.get(id) == Some(&peer_id);
+        let claimant = flow.expecting.iter_mut().find_map(|it| match &it.role {
+            Responder::Quic(_, terms) if claims(&it.session) => Some((&mut it.session, terms)),
+            _ => None,
+        });
+        match claimant {
+            Some((to, terms)) if !claims(&id) && session.ask_for(*to, &terms.identity) => {
+                let to = std::mem::replace(to, id);
+                let handle = session.handle();
+                self.renumber(handle, id, to);
+                to
+            }
+            _ => id,
+        }
     }
 
     /// JavaScript has no use for a guest.
@@ -1199,6 +1245,7 @@ impl Core {
     }
 
     fn closed(&mut self, id: u32, cause: CloseCause, message: String) {
+        self.claimed_ids.remove(&id);
         self.events
             .push_notice(id, Notice::Closed { cause, message });
     }
@@ -1222,6 +1269,7 @@ impl Core {
             self.by_handle.remove(&session.handle());
         }
         self.set_timeout(id, None);
+        self.claimed_ids.remove(&id);
         self.reception.handle_end(&remote, id);
         self.forget_prepared(id, remote);
         if let Some(flow) = self.flows.get_mut(&remote) {
@@ -1350,13 +1398,6 @@ impl Core {
         let flow = self.flows.entry(peer.remote).or_default();
         flow.expecting.push_front(expected);
         self.hand_over(now, peer.remote, peer.local, early);
-        // What was given to it is its own. What comes now is first of all for whoever waits longer: nobody who forges the
-        // remote's address shall take it away.
-        if let Some(flow) = self.flows.get_mut(&peer.remote)
-            && flow.expecting.front().is_some_and(|it| it.session == id)
-        {
-            flow.expecting.rotate_left(1);
-        }
     }
 
     /// Whether a packet fits the path can't be seen where it may be cut.

@@ -512,6 +512,7 @@ impl NativePort {
         identity: &NativeIdentity,
         peer: NativePeer,
         early: Vec<Uint8Array>,
+        claimed_id: &[u8],
         validate_address: bool,
     ) -> Result<()> {
         self.shared.command(Command::Respond {
@@ -519,6 +520,7 @@ impl NativePort {
             identity: identity.0.clone(),
             peer: peer.try_into()?,
             early: copies(&early),
+            claimed_id: claimed_id.to_vec(),
             validate_address,
         });
         Ok(())

@@ -19,6 +19,7 @@ use crate::events::{Events, Kind};
 use crate::identity::QuicIdentity;
 use crate::notice::{CloseCause, Notice};
 use crate::session::{ABANDONED, Session};
+use crate::tls::Claim;
 
 /// How often a changed round trip time is worth telling.
 const PATH_INTERVAL: Duration = Duration::from_millis(500);
@@ -198,14 +199,21 @@ impl QuicSession {
         self.terms.identity.stream_receive_queue()
     }
 
+    /// Whom the handshake has proved to be there, if that is done and nobody has heard of it yet.
+    pub fn unannounced_peer(&self) -> Option<Vec<u8>> {
+        let is_done = matches!(self.state, State::Handshaking) && !self.connection.is_handshaking();
+        Some(self.claim().filter(|_| is_done)?.peer_id.clone())
+    }
+
+    /// What the remote's certificate says, once the handshake has ended well.
+    fn claim(&self) -> Option<Arc<Claim>> {
+        let identity = self.connection.crypto_session().peer_identity()?;
+        let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        self.terms.identity.claim_of(chain.first()?)
+    }
+
     fn connected(&mut self, now: Instant, out: &mut Events) {
-        let claim = self
-            .connection
-            .crypto_session()
-            .peer_identity()
-            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-            .and_then(|chain| self.terms.identity.claim_of(chain.first()?));
-        let Some(claim) = claim else {
+        let Some(claim) = self.claim() else {
             // The verifier has verified the same certificate: this does not happen, and must not pass if it does.
             let message = "the remote showed no certificate of a libp2p peer".into();
             self.tell_closed(CloseCause::Failed, message, out);

@@ -33,6 +33,12 @@ export interface RespondOptions extends SchemeContext, AbortOptions {
   earlyDatagrams: Uint8Array[]
 
   /**
+   * Who the initiator claims to be (draft, "Proposal"), a multihash. Whoever called sees to it that the handshake proves that; a scheme
+   * that has several responders for one remote may tell them apart by it. Default: unknown.
+   */
+  claimedId?: Uint8Array
+
+  /**
    * Whether the initiator should prove that it receives at its address before any work is done for it, if the scheme has a means to
    * that: strangers are many now. Default: false.
    */

@@ -284,6 +284,7 @@ export class Upgrade {
       privateKey,
       logger,
       earlyDatagrams: [...initiationPacket, ...this.#flow.handOver()],
+      claimedId: agreement.claimedId,
       validateAddress: this.#validateAddress
     })
   }

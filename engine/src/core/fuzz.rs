@@ -475,6 +475,7 @@ impl End {
             expecting += flow.expecting.len();
         }
         assert_eq!(sessions, core.sessions.len());
+        assert!(core.claimed_ids.len() <= sessions + expecting);
         assert!(core.sessions.len() + expecting <= self.created.len() + welcomed as usize);
         let is_known = |remote| self.wanted.contains(remote) || self.guests.contains(remote);
         assert!(core.flows.keys().all(is_known));
@@ -648,6 +649,11 @@ impl World {
                     identity,
                     peer,
                     early: early.filter(|_| has_early).into_iter().collect(),
+                    claimed_id: if has_early {
+                        Vec::new()
+                    } else {
+                        IDENTITIES[1 - at].peer_id.clone()
+                    },
                     validate_address: false,
                 }
             }

@@ -357,6 +357,7 @@ impl Net {
             identity: self.b.identity.clone(),
             peer: self.a.as_peer(),
             early,
+            claimed_id: Vec::new(),
             validate_address: false,
         };
         self.b.core.handle_command(self.now, command);
@@ -386,6 +387,7 @@ fn a_client_of_dtls_proves_its_address_before_it_gets_more_than_it_sent() {
         identity: net.b.identity.clone(),
         peer: net.a.as_peer(),
         early: net.first_flight.clone(),
+        claimed_id: Vec::new(),
         validate_address: true,
     };
     net.b.core.handle_command(net.now, command);
@@ -559,6 +561,7 @@ fn a_waiting_responder_outlives_another_session_of_its_flow(mut net: Net) {
         identity: net.a.identity.clone(),
         peer: net.b.as_peer(),
         early: Vec::new(),
+        claimed_id: Vec::new(),
         validate_address: false,
     };
     net.a.core.handle_command(net.now, command);
@@ -857,11 +860,16 @@ fn receive_at_b(net: &mut Net, datagram: &[u8]) -> usize {
 }
 
 fn respond_at_b(net: &mut Net, session: u32, early: Vec<Vec<u8>>) {
+    respond_to_at_b(net, session, b"", early);
+}
+
+fn respond_to_at_b(net: &mut Net, session: u32, claimed_id: &[u8], early: Vec<Vec<u8>>) {
     let command = Command::Respond {
         session,
         identity: net.b.identity.clone(),
         peer: net.a.as_peer(),
         early,
+        claimed_id: claimed_id.to_vec(),
         validate_address: false,
     };
     net.b.core.handle_command(net.now, command);
@@ -1014,27 +1022,87 @@ fn a_flow_that_javascript_shares_surfaces_what_no_session_takes(mut net: Net) {
     assert_eq!(net.b.stream_bytes(stream), b"hello");
 }
 
-fn of_two_waiting_responders_the_one_that_waits_longer_gets_the_initiator(mut net: Net) {
+fn of_two_waiting_responders_the_newer_gets_the_initiator(mut net: Net) {
     net.initiate(1400);
     respond_at_b(&mut net, 9, Vec::new());
     respond_at_b(&mut net, 10, vec![vec![200; 1200]]);
     net.proceed(true);
     net.run(Duration::from_secs(5));
-    assert!(net.b.core.sessions.contains_key(&9));
-    assert!(!net.b.core.sessions.contains_key(&10));
+    assert!(net.b.core.sessions.contains_key(&10));
+    assert!(!net.b.core.sessions.contains_key(&9));
 }
 
-fn a_responder_gets_the_initiator_whose_first_flight_it_was_given_although_another_waits_longer(
+fn a_responder_gets_the_initiator_whose_first_flight_it_was_given_although_another_is_newer(
     mut net: Net,
 ) {
     net.initiate(1400);
     let early = net.first_flight.clone();
-    respond_at_b(&mut net, 9, Vec::new());
-    respond_at_b(&mut net, 10, early);
+    respond_at_b(&mut net, 9, early);
+    respond_at_b(&mut net, 10, Vec::new());
     net.proceed(false);
     net.run(Duration::from_secs(5));
-    assert!(net.b.core.sessions.contains_key(&10));
-    assert!(!net.b.core.sessions.contains_key(&9));
+    assert!(net.b.core.sessions.contains_key(&9));
+    assert!(!net.b.core.sessions.contains_key(&10));
+}
+
+/// The numbers of the sessions of which it was told that they are secured.
+fn whose_are_secured_at_b(net: &mut Net) -> Vec<u64> {
+    net.b.collect();
+    let records = net.b.batches.iter().flat_map(|batch| {
+        let notices = batch.records.chunks_exact(RECORD);
+        let notices = notices.filter(|it| it[0] == f64::from(Kind::Notice as u8));
+        notices.filter_map(|it| {
+            matches!(batch.notices[it[2] as usize], Notice::Secured { .. }).then_some(it[1] as u64)
+        })
+    });
+    records.collect()
+}
+
+#[test]
+fn a_responder_gets_who_claimed_to_be_there_although_a_forged_proposal_is_newer() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    let honest = net.a.peer_id.clone();
+    respond_to_at_b(&mut net, 9, &honest, Vec::new());
+    respond_to_at_b(&mut net, 10, b"somebody else", Vec::new());
+    net.proceed(true);
+    net.run(Duration::from_secs(5));
+    assert!(net.a.secured_peer().is_some());
+    assert_eq!(whose_are_secured_at_b(&mut net), [9]);
+
+    let stream = open_stream(&mut net);
+    write(&mut net, stream, b"hello");
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.b.stream_bytes(stream), b"hello");
+
+    close_at_b(&mut net, 10);
+    close_at_b(&mut net, 9);
+    net.run(Duration::from_secs(60));
+    assert_eq!(closed_at_b(&net), 2);
+    assert!(net.b.core.sessions.is_empty() && net.b.core.claimed_ids.is_empty());
+}
+
+#[test]
+fn a_responder_keeps_who_claimed_to_be_there_although_another_waits_for_the_same() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    let (honest, early) = (net.a.peer_id.clone(), net.first_flight.clone());
+    respond_to_at_b(&mut net, 9, &honest, early);
+    respond_to_at_b(&mut net, 10, &honest, Vec::new());
+    net.proceed(false);
+    net.run(Duration::from_secs(5));
+    assert_eq!(whose_are_secured_at_b(&mut net), [9]);
+}
+
+#[test]
+fn who_is_not_whom_any_responder_waits_for_is_told_to_the_one_that_began() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    respond_to_at_b(&mut net, 9, b"somebody", Vec::new());
+    respond_to_at_b(&mut net, 10, b"somebody else", Vec::new());
+    net.proceed(true);
+    net.run(Duration::from_secs(5));
+    assert_eq!(whose_are_secured_at_b(&mut net), [10]);
 }
 
 fn of_two_waiting_responders_one_goes_on_when_the_other_is_closed(mut net: Net) {
@@ -1430,8 +1498,8 @@ for_every_scheme! {
     what_follows_on_the_heels_of_a_renewed_proposal_surfaces_and_the_sessions_packets_do_not
     what_follows_on_the_heels_of_a_renewed_proposal_surfaces_although_the_flow_was_released
     a_flow_that_javascript_shares_surfaces_what_no_session_takes
-    of_two_waiting_responders_the_one_that_waits_longer_gets_the_initiator
-    a_responder_gets_the_initiator_whose_first_flight_it_was_given_although_another_waits_longer
+    of_two_waiting_responders_the_newer_gets_the_initiator
+    a_responder_gets_the_initiator_whose_first_flight_it_was_given_although_another_is_newer
     of_two_waiting_responders_one_goes_on_when_the_other_is_closed
     javascript_hears_of_the_end_of_a_waiting_responder_whose_flow_it_released
     a_stream_carries_its_bytes_and_its_end

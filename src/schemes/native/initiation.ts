@@ -1,27 +1,28 @@
 import { HandshakeFailedError } from '../../errors.ts'
 import type { NativeSession } from './session.ts'
-import type { NativeFlow } from '../../engine/flow.ts'
 import type { NativeIdentity } from '../../engine/native.ts'
 import type { CancelOptions, Initiation, ProceedOptions, SecureSession } from '../index.ts'
 
 interface Parts {
   identity: NativeIdentity
-  flow: NativeFlow
   session: NativeSession
 }
 
 export class NativeInitiation implements Initiation {
   readonly firstFlight: Promise<Uint8Array[]>
-  readonly #session?: NativeSession
+  readonly #maxInitiationPacketSize: number
+  readonly #prepare: () => Parts
+  #session?: NativeSession
 
   /**
    * `prepare` may throw: the first flight then rejects with what it threw
    */
   constructor (maxInitiationPacketSize: number, prepare: () => Parts) {
+    this.#maxInitiationPacketSize = maxInitiationPacketSize
+    this.#prepare = prepare
+
     try {
-      const { identity, session } = prepare()
-      this.#session = session
-      this.firstFlight = Promise.resolve(session.initiate(identity, maxInitiationPacketSize))
+      this.firstFlight = Promise.resolve(this.#begin())
     } catch (err) {
       this.firstFlight = Promise.reject(err)
     }
@@ -39,10 +40,24 @@ export class NativeInitiation implements Initiation {
       throw new HandshakeFailedError('The handshake could not be begun')
     }
 
-    return this.#session.proceed(options)
+    if (this.#session.status !== 'closed') {
+      return this.#session.proceed(options)
+    }
+
+    // Whoever ended it has agreed to nothing: what travels on the heels of a proposal may get to a responder that waits for somebody else.
+    this.#begin()
+
+    return this.#session.proceed({ ...options, sent: false, sendFirstFlight: true })
   }
 
   cancel ({ sent = false }: CancelOptions = {}): void {
     this.#session?.cancel(sent)
+  }
+
+  #begin (): Uint8Array[] {
+    const { identity, session } = this.#prepare()
+    this.#session = session
+
+    return session.initiate(identity, this.#maxInitiationPacketSize)
   }
 }

@@ -56,10 +56,7 @@ export class NativeScheme implements SecurityScheme {
 
   initiate (socket: PacketSocket, options: InitiateOptions): Initiation {
     return new NativeInitiation(options.maxInitiationPacketSize, () => {
-      const identity = this.#identity(options)
-      const flow = flowOf(socket)
-
-      return { identity, flow, session: this.#session(flow, options) }
+      return { identity: this.#identity(options), session: this.#session(flowOf(socket), options) }
     })
   }
 
