@@ -536,6 +536,25 @@ describeSchemes('transport', ({ create, createNode, protocol, endsAnytime }) => 
       }
     }
 
+    if (endsAnytime) {
+      for (const step of ['psec:propose', 'psec:agreed'] as const) {
+        it(`at ${step} is told to the remote at once, also over sockets that JavaScript carries`, async () => {
+          const endpoints = new MemoryNetwork({ delay: 5 })
+          const metrics = recordMetrics()
+          const bob = await createNode({ metrics: metrics.metrics, psec: { endpoints } })
+          const alice = await createNode({ psec: { endpoints } })
+          const controller = new AbortController()
+
+          await expect(transportDial(alice, anonymous(bob), {
+            signal: controller.signal,
+            onProgress: (evt) => { evt.type === step && queueMicrotask(() => { controller.abort(reason) }) }
+          })).to.eventually.be.rejectedWith(reason)
+          // long before the handshake times out
+          await eventually(() => metrics.counters('libp2p_psec_negotiations_total').handshake_failed === 1, 2_000)
+        })
+      }
+    }
+
     it('while libp2p upgrades the connection', async () => {
       const endpoints = trackEndpoints()
       const upgrading = Promise.withResolvers<void>()

@@ -183,6 +183,13 @@ pub struct NativeAddress {
     pub port: u16,
 }
 
+#[napi(object)]
+pub struct NativeTransmit {
+    pub host: String,
+    pub port: u16,
+    pub data: Buffer,
+}
+
 /// Counters since the port was opened.
 #[napi(object)]
 pub struct NativeStats {
@@ -598,6 +605,18 @@ impl NativePort {
     #[napi]
     pub fn shutdown(&self) {
         self.shared.command(Command::Shutdown);
+    }
+
+    /// Of a port whose datagrams JavaScript carries: see to the commands given since the last flush, and return what has to be sent.
+    #[napi]
+    pub fn settle(&self) -> Vec<NativeTransmit> {
+        let transmits = self.shared.settle().into_iter();
+        let transmits = transmits.map(|(remote, data)| NativeTransmit {
+            host: remote.ip().to_string(),
+            port: remote.port(),
+            data: data.into(),
+        });
+        transmits.collect()
     }
 
     /// Have the port's thread see to the commands given since the last flush.

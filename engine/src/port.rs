@@ -174,6 +174,27 @@ impl Shared {
         is_left
     }
 
+    /// Do at once what was asked for, and return what has to be sent for it: JavaScript, which carries this port's datagrams, is about to
+    /// close the socket.
+    pub fn settle(&self) -> Vec<(SocketAddr, Vec<u8>)> {
+        let now = Instant::now();
+        let mut core = self.core();
+        let commands = std::mem::take(&mut *lock(&self.commands));
+        for command in commands {
+            core.handle_command(now, command);
+        }
+        core.process(now);
+        let mut buf = Vec::new();
+        let mut transmits = Vec::new();
+        while let Some(transmit) = core.poll_transmit(now, 1, &mut buf) {
+            transmits.push((transmit.destination, buf[..transmit.size].to_vec()));
+        }
+        drop(core);
+        // It tells what has come of it, and takes note of the new timeouts.
+        self.wake();
+        transmits
+    }
+
     pub fn flush(&self) {
         if lock(&self.commands).is_empty() {
             return;

@@ -19,6 +19,11 @@ export interface NativeFlow {
   handOver (onClose: () => void): void
 
   /**
+   * The socket is about to be closed: send what the engine has to say first, if that does not send by itself
+   */
+  settle? (): void
+
+  /**
    * The scheme gives the flow up, and leaves the socket to whoever gave it
    *
    * @param onClose - what it handed over with, if it did: one that never had the flow does not take it from one that has

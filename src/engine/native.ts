@@ -217,6 +217,11 @@ export interface NativePort {
    * Have the engine see to the commands given since the last flush
    */
   flush (): void
+
+  /**
+   * Of a port whose datagrams JavaScript carries: do at once what was asked for, and return what has to be sent for it
+   */
+  settle (): Array<{ host: string, port: number, data: Uint8Array }>
 }
 
 export interface NativeEngine {

@@ -151,6 +151,15 @@ export class EnginePort {
     }
   }
 
+  /**
+   * Of a port whose datagrams JavaScript carries: have the engine do at once what it was asked for, and send what it has to say
+   */
+  settle (): void {
+    for (const { host, port, data } of this.#native.settle()) {
+      this.#events.onTransmit?.(host, port, data)
+    }
+  }
+
   #flushSoon (): void {
     if (this.#flushingSoon) {
       return

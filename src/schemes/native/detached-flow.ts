@@ -64,6 +64,7 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
       onHandedOverClose = onClose
       socket.addEventListener('message', onMessage)
     },
+    settle: () => { flowPort.settle() },
     release,
     close: () => {
       release()

@@ -165,6 +165,7 @@ export class NativeSession implements SecureSession, SessionEvents {
 
     this.#status = 'closed'
     this.#port.commands.cancel(this.#id, sent)
+    this.#flow.settle?.()
     this.#closed.resolve()
   }
 
@@ -241,6 +242,12 @@ export class NativeSession implements SecureSession, SessionEvents {
     }
 
     this.#port.commands.closeSession(this.#id, code, false)
+
+    // the socket is closed right afterwards, by who waits for the session
+    if (this.#remotePeer == null) {
+      this.#flow.settle?.()
+    }
+
     this.#onClosed(err)
   }
 
