@@ -647,8 +647,9 @@ impl Core {
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
         while let Some(id) = self.ready.pop_front() {
-            let id = self.give_to_claimant(id);
-            let Some((session, remote)) = self.sessions.get_mut(&id) else {
+            let is_given_away = self.give_to_claimant(id) != id;
+            let session = self.sessions.get_mut(&id).filter(|_| !is_given_away);
+            let Some((session, remote)) = session else {
                 self.is_ready.remove(&id);
                 continue;
             };
@@ -900,7 +901,11 @@ impl Core {
         else {
             return id;
         };
-        let Some(peer_id) = session.unannounced_peer() else {
+        // Initiators have none, nor have guests for whom JavaScript has not responded.
+        let Some(claimed_id) = self.claimed_ids.get(&id) else {
+            return id;
+        };
+        let Some(peer_id) = session.unannounced_peer().filter(|it| it != claimed_id) else {
             return id;
         };
         let claims = |id: &u32| self.claimed_ids.get(id) == Some(&peer_id);
@@ -909,7 +914,7 @@ impl Core {
             _ => None,
         });
         match claimant {
-            Some((to, terms)) if !claims(&id) && session.ask_for(*to, &terms.identity) => {
+            Some((to, terms)) if session.ask_for(*to, &terms.identity) => {
                 let to = std::mem::replace(to, id);
                 let handle = session.handle();
                 self.renumber(handle, id, to);

@@ -201,8 +201,13 @@ impl QuicSession {
 
     /// Whom the handshake has proved to be there, if that is done and nobody has heard of it yet.
     pub fn unannounced_peer(&self) -> Option<Vec<u8>> {
-        let is_done = matches!(self.state, State::Handshaking) && !self.connection.is_handshaking();
-        Some(self.claim().filter(|_| is_done)?.peer_id.clone())
+        let is_done = matches!(self.state, State::Handshaking)
+            && !self.connection.is_handshaking()
+            && !self.connection.is_closed();
+        if !is_done {
+            return None;
+        }
+        Some(self.claim()?.peer_id.clone())
     }
 
     /// What the remote's certificate says, once the handshake has ended well.

@@ -334,7 +334,7 @@ export class UdpEndpoint implements PacketEndpoint {
 
   #deliver ({ address, sockets }: Remote, datagram: Uint8Array, localHost?: string): void {
     const newest = sockets.at(-1)
-    // A remote that proposes again has not got the answer that it was given, and may take notice of what we have proposed.
+    // A remote that proposes again may not have got the answer that it was given, and may take notice of what we have proposed.
     const isForBoth = datagram[0] === 0 && newest?.beside?.status === 'open' && isDialling(newest.beside)
     // PSEC's first bytes: a negotiation is the newest socket's.
     const takers = datagram[0] <= 1 || (datagram[0] === 255 && datagram.byteLength === 1)

@@ -1075,11 +1075,39 @@ fn a_responder_gets_who_claimed_to_be_there_although_a_forged_proposal_is_newer(
     net.run(Duration::from_secs(1));
     assert_eq!(net.b.stream_bytes(stream), b"hello");
 
+    // The other one still waits, and is served.
+    restart_a(&mut net);
+    net.initiate(1400);
+    net.proceed(true);
+    net.run(Duration::from_secs(5));
+    assert_eq!(whose_are_secured_at_b(&mut net), [9, 10]);
+
     close_at_b(&mut net, 10);
     close_at_b(&mut net, 9);
     net.run(Duration::from_secs(60));
     assert_eq!(closed_at_b(&net), 2);
     assert!(net.b.core.sessions.is_empty() && net.b.core.claimed_ids.is_empty());
+}
+
+#[test]
+fn a_dial_of_ours_is_not_taken_for_somebody_that_a_responder_waits_for() {
+    let mut net = Net::new();
+    net.initiate(1400);
+    let peer_id = net.b.peer_id.clone();
+    let command = Command::Respond {
+        session: 2,
+        identity: net.a.identity.clone(),
+        peer: net.b.as_peer(),
+        early: Vec::new(),
+        claimed_id: peer_id,
+        validate_address: false,
+    };
+    net.a.core.handle_command(net.now, command);
+    net.respond(net.first_flight.clone());
+    net.proceed(false);
+    net.run(Duration::from_secs(5));
+    assert!(net.a.secured_peer().is_some());
+    assert!(net.a.core.sessions.contains_key(&1) && !net.a.core.sessions.contains_key(&2));
 }
 
 #[test]

@@ -44,7 +44,8 @@ export class NativeInitiation implements Initiation {
       return this.#session.proceed(options)
     }
 
-    // Whoever ended it has agreed to nothing: what travels on the heels of a proposal may get to a responder that waits for somebody else.
+    // Before the agreement it may have been anybody who ended it: what travels on the heels of a proposal can get to a responder that
+    // waits for somebody else.
     this.#begin()
 
     return this.#session.proceed({ ...options, sent: false, sendFirstFlight: true })
