@@ -43,8 +43,8 @@ export async function createNode (contender: Contender, listens = true): Promise
 
   return createLibp2p({
     addresses: { listen: listens ? [address] : [] },
-    // js-libp2p takes five inbound connections a second, and 300 in all, by default
-    connectionManager: { inboundConnectionThreshold: Infinity, maxConnections: Infinity },
+    // js-libp2p takes five inbound connections a second, ten at a time, and 300 in all, by default
+    connectionManager: { inboundConnectionThreshold: Infinity, maxIncomingPendingConnections: Infinity, maxConnections: Infinity },
     connectionMonitor: { enabled: false },
     ...rest
   }) as Promise<BenchmarkNode>
