@@ -116,35 +116,35 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
       }
     })
 
-    it('connects at once without an initiation packet, too, although its proposal is the same as before', async () => {
+    /** It proposes without an initiation packet, so its proposal is the same as before. Resolves with how to dial as it, and its old connection. */
+    async function vanish (): Promise<{ comeBack (signal?: AbortSignal): Promise<Connection>, bob: Libp2p<any>, old: Connection }> {
       const privateKey = await generateKeyPair('Ed25519')
-      const psec = { schemes: [create()], initiationPacket: false }
       const bob = await createNode()
       await handleEcho(bob)
       const relay = await openRelay(bob)
-      await dial(await createNode({ privateKey, psec, listen: [] }), relay.address)
+      const comeBack = async (signal?: AbortSignal): Promise<Connection> => {
+        return dial(await createNode({ privateKey, psec: { schemes: [create()], initiationPacket: false }, listen: [] }), relay.address, { signal })
+      }
+      await comeBack()
       await eventually(() => bob.getConnections().length === 1)
-      const [old] = bob.getConnections()
       relay.mute()
+
+      return { comeBack, bob, old: bob.getConnections()[0] }
+    }
+
+    it('connects at once without an initiation packet, too, although its proposal is the same as before', async () => {
+      const { comeBack, bob, old } = await vanish()
       await passed(COPY_LIFETIME)
 
-      const connection = await dial(await createNode({ privateKey, psec, listen: [] }), relay.address)
+      const connection = await comeBack()
       await eventually(() => old.timeline.close != null && bob.getConnections().length === 1)
       await expectEcho(connection)
     })
 
     it('connects without an initiation packet although its old session is young: it goes on proposing until that is old', async () => {
-      const privateKey = await generateKeyPair('Ed25519')
-      const psec = { schemes: [create()], initiationPacket: false }
-      const bob = await createNode()
-      await handleEcho(bob)
-      const relay = await openRelay(bob)
-      await dial(await createNode({ privateKey, psec, listen: [] }), relay.address)
-      await eventually(() => bob.getConnections().length === 1)
-      relay.mute()
+      const { comeBack } = await vanish()
 
-      const connection = await dial(await createNode({ privateKey, psec, listen: [] }), relay.address, { signal: AbortSignal.timeout(2 * AT_ONCE) })
-      await expectEcho(connection)
+      await expectEcho(await comeBack(AbortSignal.timeout(2 * AT_ONCE)))
     })
 
     it('can open streams and be opened streams to', async () => {
