@@ -58,8 +58,8 @@ pub enum Command {
         identity: Identity,
         peer: Peer,
         early: Vec<Vec<u8>>,
-        /// Who the initiator claims to be, as a multihash.
-        claimed_id: Vec<u8>,
+        /// Who the initiator claims to be, as a multihash, if that is known.
+        claimed_id: Option<Vec<u8>>,
         /// Have the initiator prove that it receives at its address, if its scheme does not see to that by itself.
         validate_address: bool,
     },

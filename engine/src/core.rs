@@ -116,6 +116,7 @@ struct Response {
     of: Option<FirstFlight>,
 }
 
+#[derive(Clone, Copy)]
 struct FirstFlight {
     session: u32,
     /// The remote has nothing of the session before it has this.
@@ -364,7 +365,9 @@ impl Core {
                 claimed_id,
                 validate_address,
             } => {
-                self.claimed_ids.insert(session, claimed_id);
+                if let Some(claimed_id) = claimed_id {
+                    self.claimed_ids.insert(session, claimed_id);
+                }
                 self.respond(now, session, identity, peer, early, validate_address);
             }
             Command::Cancel { session, sent } => {
@@ -647,9 +650,12 @@ impl Core {
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
         while let Some(id) = self.ready.pop_front() {
-            let is_given_away = self.give_to_claimant(id) != id;
-            let session = self.sessions.get_mut(&id).filter(|_| !is_given_away);
-            let Some((session, remote)) = session else {
+            if self.give_to_claimant(id) != id {
+                // Its turn comes by its new number.
+                self.is_ready.remove(&id);
+                continue;
+            }
+            let Some((session, remote)) = self.sessions.get_mut(&id) else {
                 self.is_ready.remove(&id);
                 continue;
             };
@@ -1464,14 +1470,9 @@ impl Core {
     /// What of a first flight has not left shall not begin a session that ends at once; nor does anybody wait for the end of one of
     /// which nothing has left.
     fn withdraw_first_flight(&mut self, id: u32) {
-        let is_its = |it: &Response| {
-            it.of
-                .as_ref()
-                .filter(|it| it.session == id)
-                .map(|it| it.begins)
-        };
-        let has_begun = !self.responses.iter().any(|it| is_its(it) == Some(true));
-        self.responses.retain(|it| is_its(it).is_none());
+        let its = |it: &Response| it.of.filter(|of| of.session == id);
+        let has_begun = !self.responses.iter().filter_map(its).any(|it| it.begins);
+        self.responses.retain(|it| its(it).is_none());
         if !has_begun && let Some((session, _)) = self.sessions.get_mut(&id) {
             session.get().mute();
         }

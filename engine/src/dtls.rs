@@ -1245,7 +1245,7 @@ impl DtlsSession {
         let _ = self.dtls.close();
         self.take_packets();
         // What waited before it is repeated by nobody.
-        let goodbye = self.packets.iter().skip(before);
+        let goodbye = self.packets.iter_from(before);
         self.goodbye = goodbye.map(<[u8]>::to_vec).collect();
         self.goodbye_due = Some((now + GOODBYE_HOLD_OFF, GOODBYE_HOLD_OFF * 2));
         let linger = if self.goodbye.is_empty() {

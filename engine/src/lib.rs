@@ -519,7 +519,7 @@ impl NativePort {
         identity: &NativeIdentity,
         peer: NativePeer,
         early: Vec<Uint8Array>,
-        claimed_id: &[u8],
+        claimed_id: Option<&[u8]>,
         validate_address: bool,
     ) -> Result<()> {
         self.shared.command(Command::Respond {
@@ -527,7 +527,7 @@ impl NativePort {
             identity: identity.0.clone(),
             peer: peer.try_into()?,
             early: copies(&early),
-            claimed_id: claimed_id.to_vec(),
+            claimed_id: claimed_id.map(<[u8]>::to_vec),
             validate_address,
         });
         Ok(())

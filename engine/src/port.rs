@@ -174,15 +174,20 @@ impl Shared {
         is_left
     }
 
+    /// Do what was asked for since the last time.
+    fn obey(&self, now: Instant, core: &mut Core) {
+        let commands = std::mem::take(&mut *lock(&self.commands));
+        for command in commands {
+            core.handle_command(now, command);
+        }
+    }
+
     /// Do at once what was asked for, and return what has to be sent for it: JavaScript, which carries this port's datagrams, is about to
     /// close the socket.
     pub fn settle(&self) -> Vec<(SocketAddr, Vec<u8>)> {
         let now = Instant::now();
         let mut core = self.core();
-        let commands = std::mem::take(&mut *lock(&self.commands));
-        for command in commands {
-            core.handle_command(now, command);
-        }
+        self.obey(now, &mut core);
         core.process(now);
         let mut buf = Vec::new();
         let mut transmits = Vec::new();
@@ -339,10 +344,7 @@ impl Port {
                 shared.waiting_bytes.load(Ordering::SeqCst),
                 shared.waiting_raw.load(Ordering::SeqCst),
             );
-            let commands = std::mem::take(&mut *lock(&shared.commands));
-            for command in commands {
-                core.handle_command(now, command);
-            }
+            shared.obey(now, &mut core);
             self.receive(now, &mut core, notify);
             core.handle_timeout(now);
             // Its first flight leaves on the heels of the answer.

@@ -200,7 +200,7 @@ export interface NativePort {
   inject (host: string, port: number, data: Uint8Array): void
   initiate (session: number, identity: NativeIdentity, peer: NativePeer, maxFirstDatagram: number): Uint8Array[]
   proceed (session: number, sent: boolean, sendFirstFlight: boolean, early: Uint8Array[]): void
-  respond (session: number, identity: NativeIdentity, peer: NativePeer, early: Uint8Array[], claimedId: Uint8Array, validateAddress: boolean): void
+  respond (session: number, identity: NativeIdentity, peer: NativePeer, early: Uint8Array[], claimedId: Uint8Array | undefined, validateAddress: boolean): void
   cancel (session: number, sent: boolean): void
   closeSession (session: number, code: number, orderly: boolean): void
   openStream (session: number, token: number): void

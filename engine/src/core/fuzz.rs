@@ -649,11 +649,7 @@ impl World {
                     identity,
                     peer,
                     early: early.filter(|_| has_early).into_iter().collect(),
-                    claimed_id: if has_early {
-                        Vec::new()
-                    } else {
-                        IDENTITIES[1 - at].peer_id.clone()
-                    },
+                    claimed_id: (!has_early).then(|| IDENTITIES[1 - at].peer_id.clone()),
                     validate_address: false,
                 }
             }

@@ -357,7 +357,7 @@ impl Net {
             identity: self.b.identity.clone(),
             peer: self.a.as_peer(),
             early,
-            claimed_id: Vec::new(),
+            claimed_id: None,
             validate_address: false,
         };
         self.b.core.handle_command(self.now, command);
@@ -387,7 +387,7 @@ fn a_client_of_dtls_proves_its_address_before_it_gets_more_than_it_sent() {
         identity: net.b.identity.clone(),
         peer: net.a.as_peer(),
         early: net.first_flight.clone(),
-        claimed_id: Vec::new(),
+        claimed_id: None,
         validate_address: true,
     };
     net.b.core.handle_command(net.now, command);
@@ -561,7 +561,7 @@ fn a_waiting_responder_outlives_another_session_of_its_flow(mut net: Net) {
         identity: net.a.identity.clone(),
         peer: net.b.as_peer(),
         early: Vec::new(),
-        claimed_id: Vec::new(),
+        claimed_id: None,
         validate_address: false,
     };
     net.a.core.handle_command(net.now, command);
@@ -860,16 +860,16 @@ fn receive_at_b(net: &mut Net, datagram: &[u8]) -> usize {
 }
 
 fn respond_at_b(net: &mut Net, session: u32, early: Vec<Vec<u8>>) {
-    respond_to_at_b(net, session, b"", early);
+    respond_to_at_b(net, session, None, early);
 }
 
-fn respond_to_at_b(net: &mut Net, session: u32, claimed_id: &[u8], early: Vec<Vec<u8>>) {
+fn respond_to_at_b(net: &mut Net, session: u32, claimed_id: Option<&[u8]>, early: Vec<Vec<u8>>) {
     let command = Command::Respond {
         session,
         identity: net.b.identity.clone(),
         peer: net.a.as_peer(),
         early,
-        claimed_id: claimed_id.to_vec(),
+        claimed_id: claimed_id.map(<[u8]>::to_vec),
         validate_address: false,
     };
     net.b.core.handle_command(net.now, command);
@@ -1063,8 +1063,8 @@ fn a_responder_gets_who_claimed_to_be_there_although_a_forged_proposal_is_newer(
     let mut net = Net::new();
     net.initiate(1400);
     let honest = net.a.peer_id.clone();
-    respond_to_at_b(&mut net, 9, &honest, Vec::new());
-    respond_to_at_b(&mut net, 10, b"somebody else", Vec::new());
+    respond_to_at_b(&mut net, 9, Some(&honest), Vec::new());
+    respond_to_at_b(&mut net, 10, Some(b"somebody else"), Vec::new());
     net.proceed(true);
     net.run(Duration::from_secs(5));
     assert!(net.a.secured_peer().is_some());
@@ -1099,7 +1099,7 @@ fn a_dial_of_ours_is_not_taken_for_somebody_that_a_responder_waits_for() {
         identity: net.a.identity.clone(),
         peer: net.b.as_peer(),
         early: Vec::new(),
-        claimed_id: peer_id,
+        claimed_id: Some(peer_id),
         validate_address: false,
     };
     net.a.core.handle_command(net.now, command);
@@ -1115,8 +1115,8 @@ fn a_responder_keeps_who_claimed_to_be_there_although_another_waits_for_the_same
     let mut net = Net::new();
     net.initiate(1400);
     let (honest, early) = (net.a.peer_id.clone(), net.first_flight.clone());
-    respond_to_at_b(&mut net, 9, &honest, early);
-    respond_to_at_b(&mut net, 10, &honest, Vec::new());
+    respond_to_at_b(&mut net, 9, Some(&honest), early);
+    respond_to_at_b(&mut net, 10, Some(&honest), Vec::new());
     net.proceed(false);
     net.run(Duration::from_secs(5));
     assert_eq!(whose_are_secured_at_b(&mut net), [9]);
@@ -1126,8 +1126,8 @@ fn a_responder_keeps_who_claimed_to_be_there_although_another_waits_for_the_same
 fn who_is_not_whom_any_responder_waits_for_is_told_to_the_one_that_began() {
     let mut net = Net::new();
     net.initiate(1400);
-    respond_to_at_b(&mut net, 9, b"somebody", Vec::new());
-    respond_to_at_b(&mut net, 10, b"somebody else", Vec::new());
+    respond_to_at_b(&mut net, 9, Some(b"somebody"), Vec::new());
+    respond_to_at_b(&mut net, 10, Some(b"somebody else"), Vec::new());
     net.proceed(true);
     net.run(Duration::from_secs(5));
     assert_eq!(whose_are_secured_at_b(&mut net), [10]);

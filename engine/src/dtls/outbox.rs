@@ -61,8 +61,14 @@ impl Outbox {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.data[self.head..];
-        self.sizes.iter().map(move |size| {
+        self.iter_from(0)
+    }
+
+    /// All but the first `count`.
+    pub fn iter_from(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        let before: usize = self.sizes.range(..count).sum();
+        let mut rest = &self.data[self.head + before..];
+        self.sizes.range(count..).map(move |size| {
             let (packet, behind) = rest.split_at(*size);
             rest = behind;
             packet

@@ -23,9 +23,6 @@ const OVERFULL = 4
  */
 const ABORTED = 1
 
-/** Claimed by none */
-const NOBODY = new Uint8Array()
-
 const CLOSE_MESSAGES: Record<CloseCause, string> = {
   local: 'it was closed on this side',
   remote: 'the remote closed it',
@@ -148,7 +145,7 @@ export class NativeSession implements SecureSession, SessionEvents {
 
   async respond (identity: NativeIdentity, options: RespondOptions): Promise<SecureSession> {
     this.#handOver()
-    this.#port.urgentCommands.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams, options.claimedId ?? NOBODY, options.validateAddress === true)
+    this.#port.urgentCommands.respond(this.#id, identity, this.#flow.peer(), options.earlyDatagrams, options.claimedId, options.validateAddress === true)
 
     return this.#handshake(options)
   }

@@ -96,7 +96,7 @@ fn respond_with(net: &mut Net, early: Vec<Vec<u8>>) {
             ..net.a.as_peer()
         },
         early,
-        claimed_id: Vec::new(),
+        claimed_id: None,
         validate_address: false,
     };
     tell_b(net, command);
