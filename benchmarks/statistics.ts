@@ -1,12 +1,4 @@
-/**
- * The middle of the values, NaN if there are none
- */
-export function median (values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b)
-  const middle = sorted.length >> 1
-
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-}
+export { median } from '../src/cli/median.ts'
 
 /**
  * The value that such a share (0 to 1) of all values does not exceed, NaN if there are none

@@ -343,7 +343,8 @@ describe('psec command', () => {
       expect(first).to.have.all.keys('event', 'seq', 'ms')
       expect(first).to.include({ seq: 1 })
       expect(second).to.include({ seq: 2 })
-      expect(summary).to.include({ sent: 2, received: 2 })
+      expect(summary).to.include({ sent: 2, received: 2, minMs: Math.min(first.ms, second.ms), maxMs: Math.max(first.ms, second.ms) })
+      expect(summary.medianMs).to.be.closeTo((first.ms + second.ms) / 2, 0.001)
 
       expect(await listener.event('connection')).to.include({ scheme: QUIC_DATAGRAM, role: 'responder', simultaneous: false, confirmed: true })
       expect(await listener.event('closed')).to.include({ remotePeer: (await listener.event('connection')).remotePeer })

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { DATAGRAM_ECHO_PROTOCOL } from './datagram-echo.ts'
 import { milliseconds } from './describe-connection.ts'
+import { median } from './median.ts'
 import type { DatagramFlow } from '../index.ts'
 import type { PsecNode } from './node.ts'
 import type { AbortOptions, Connection } from '@libp2p/interface'
@@ -80,12 +81,10 @@ export class DatagramPlayer {
       this.stop()
     }
 
-    this.#times.sort((a, b) => a - b)
-
     return {
       sent: this.#sent,
       echoed: this.#echoed,
-      medianMs: this.#times.length === 0 ? undefined : milliseconds(this.#times[this.#times.length >> 1])
+      medianMs: this.#times.length === 0 ? undefined : milliseconds(median(this.#times))
     }
   }
 

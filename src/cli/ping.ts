@@ -6,6 +6,7 @@ import { equals } from 'uint8arrays/equals'
 import { expectNoMore, parseInteger, parseMultiaddr, parseSchemes, parseString } from './arguments.ts'
 import { milliseconds } from './describe-connection.ts'
 import { dial } from './dial.ts'
+import { median } from './median.ts'
 import { createNode } from './node.ts'
 import type { CommandArguments, CommandContext } from './command.ts'
 import type { Connection } from '@libp2p/interface'
@@ -126,7 +127,7 @@ function summary (sent: number, times: number[]): Summary {
     sent,
     received: times.length,
     minMs: sorted[0],
-    medianMs: sorted[Math.floor(sorted.length / 2)],
+    medianMs: milliseconds(median(sorted)),
     maxMs: sorted[sorted.length - 1]
   }
 }
