@@ -18,7 +18,14 @@ export interface PacketAddress {
  * `192.0.2.1:4001` or `[2001:db8::1]:4001`: for logs, errors and keys of maps
  */
 export function formatPacketAddress (address: PacketAddress): string {
-  return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`
+  return isIPv6(address) ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`
+}
+
+/**
+ * Which version of IP it takes: a host is an IP address
+ */
+export function isIPv6 (address: PacketAddress): boolean {
+  return address.host.includes(':')
 }
 
 export interface PacketSocketEvents {

@@ -1,7 +1,7 @@
 /**
  * UDP by the native engine: a port of the machine as a `PacketEndpoint`.
  */
-import { isIP, isIPv6, SocketAddress } from 'node:net'
+import { isIP, SocketAddress } from 'node:net'
 import { InvalidParametersError } from '@libp2p/interface'
 import { TypedEventEmitter } from 'main-event'
 import { equals } from 'uint8arrays/equals'
@@ -9,7 +9,7 @@ import { checkLimits } from '../check-limits.ts'
 import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
-import { formatPacketAddress } from './index.ts'
+import { formatPacketAddress, isIPv6 } from './index.ts'
 import type { EndpointShield, EndpointWelcome, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
 import type { NativeLimits, NativePeer, NativeIdentity } from '../engine/native.ts'
@@ -162,7 +162,7 @@ export class UdpEndpoint implements PacketEndpoint {
 
     const address = canonical(remote)
 
-    if (isIPv6(address.host) !== isIPv6(this.localAddress.host)) {
+    if (isIPv6(address) !== isIPv6(this.localAddress)) {
       throw new InvalidParametersError(`${formatPacketAddress(address)} can't be reached from ${formatPacketAddress(this.localAddress)}: one is IPv4, the other IPv6`)
     }
 
@@ -213,7 +213,7 @@ export class UdpEndpoint implements PacketEndpoint {
     const { addressValidator, answers, peerId } = welcome
 
     try {
-      this.#port.commands.welcome(addressValidator as NativeIdentity, answers, peerId, maxDatagramSize(this.localAddress.host))
+      this.#port.commands.welcome(addressValidator as NativeIdentity, answers, peerId, maxDatagramSize(this.localAddress))
     } catch (err: any) {
       throw new InvalidParametersError(`To welcome strangers ${formatPacketAddress(this.localAddress)} needs the address validator of one of the engine's schemes: ${err.message}`)
     }
@@ -470,7 +470,7 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
     this.#owner = owner
     this.localAddress = localAddress
     this.remoteAddress = remoteAddress
-    this.maxDatagramSize = maxDatagramSize(remoteAddress.host)
+    this.maxDatagramSize = maxDatagramSize(remoteAddress)
     this.nativeFlow = {
       port,
       peer: () => this.#peer(),
@@ -561,8 +561,8 @@ function isDialling (socket: UdpSocket): boolean {
   return !socket.accepted && !socket.handedOver
 }
 
-function maxDatagramSize (host: string): number {
-  return isIPv6(host) ? MAX_DATAGRAM_SIZE_IPV6 : MAX_DATAGRAM_SIZE_IPV4
+function maxDatagramSize (address: PacketAddress): number {
+  return isIPv6(address) ? MAX_DATAGRAM_SIZE_IPV6 : MAX_DATAGRAM_SIZE_IPV4
 }
 
 function canonical ({ host, port }: PacketAddress): PacketAddress {
@@ -586,7 +586,7 @@ function toBindError (err: any, { host, port }: UdpEndpointInit): Error {
   }
 
   if (message.startsWith('EADDRNOTAVAIL')) {
-    return new AddressUnavailableError(`${host} is not an address of this machine: listen on one that is, or on ${isIPv6(host) ? '::' : '0.0.0.0'} for all of them`, { cause: err })
+    return new AddressUnavailableError(`${host} is not an address of this machine: listen on one that is, or on ${isIPv6({ host, port }) ? '::' : '0.0.0.0'} for all of them`, { cause: err })
   }
 
   if (message.startsWith('EACCES')) {

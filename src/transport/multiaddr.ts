@@ -5,6 +5,7 @@
 import { InvalidMultiaddrError } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { CODE_DNS, CODE_DNS4, CODE_DNS6, CODE_IP6, CODE_P2P, CODE_UDP, multiaddr, registry } from '@multiformats/multiaddr'
+import { isIPv6 } from '../sockets/index.ts'
 import type { PacketAddress } from '../sockets/index.ts'
 import type { PeerId } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
@@ -83,10 +84,6 @@ export function packetAddressToMultiaddr (address: PacketAddress): Multiaddr {
   const family = isIPv6(address) ? 'ip6' : 'ip4'
 
   return multiaddr(`/${family}/${address.host}/udp/${address.port}`)
-}
-
-export function isIPv6 (address: PacketAddress): boolean {
-  return address.host.includes(':')
 }
 
 /**

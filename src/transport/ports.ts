@@ -1,5 +1,5 @@
 import { raceSignal } from 'race-signal'
-import { isIPv6 } from './multiaddr.ts'
+import { isIPv6 } from '../sockets/index.ts'
 import type { PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket } from '../sockets/index.ts'
 import type { AbortOptions } from '@libp2p/interface'
 
