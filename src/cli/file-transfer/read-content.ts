@@ -27,7 +27,11 @@ export async function * readContent (stream: Stream, options: ReadContentOptions
   let news: PromiseWithResolvers<void> | undefined
 
   const onMessage = (evt: StreamMessageEvent): void => {
-    queue.push(...(evt.data instanceof Uint8Array ? [evt.data] : evt.data))
+    // a remote may cut what it sends into more pieces than a call takes arguments
+    for (const chunk of evt.data instanceof Uint8Array ? [evt.data] : evt.data) {
+      queue.push(chunk)
+    }
+
     queued += evt.data.byteLength
 
     if (queued > HIGH_WATER && stream.readStatus === 'readable') {
