@@ -14,7 +14,9 @@ import { mkdir, mkdtemp, open, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
+import { describeMode, describePart, findFaults } from './findings.ts'
 import { PsecProcess } from './psec-process.ts'
+import type { Findings } from './findings.ts'
 import type { PsecEvent } from './psec-process.ts'
 
 const FILE_SIZE = 48 * 1024 * 1024
@@ -57,6 +59,8 @@ async function demo (): Promise<boolean> {
     return check({
       file: await sha256(file),
       copy: await sha256(join(inbox, received.name)),
+      outbound,
+      inbound,
       sent,
       received,
       counted
@@ -71,9 +75,9 @@ async function demo (): Promise<boolean> {
 function printNegotiation (outbound: PsecEvent, inbound: PsecEvent): void {
   heading('Negotiated')
   line('scheme', outbound.scheme)
-  line('sender', `${outbound.role}, proposed it: ${inbound.remotePeer}`)
-  line('receiver', `${inbound.role}, accepted it: ${outbound.remotePeer}`)
-  line('mode', outbound.simultaneous === true ? 'simultaneous, both had proposed' : 'standard, only the sender had proposed')
+  line('sender', `${describePart(outbound)}: ${inbound.remotePeer}`)
+  line('receiver', `${describePart(inbound)}: ${outbound.remotePeer}`)
+  line('mode', describeMode(outbound))
 
   heading('Took, after the dial began, which is the first of processes that have just started')
   line('agreed', `${ms(outbound.agreedMs)} the scheme was settled`)
@@ -88,26 +92,18 @@ function printTransfer (sent: PsecEvent, played: PsecEvent, counted: PsecEvent):
   line('', `${played.echoed} of them were seen to come back, in ${played.medianMs ?? '–'} ms in the median`)
 }
 
-interface Findings {
-  file: string
-  copy: string
-  sent: PsecEvent
-  received: PsecEvent
-  counted: PsecEvent
-}
-
-function check ({ file, copy, sent, received, counted }: Findings): boolean {
-  const hashesEqual = [copy, sent.sha256, received.sha256].every(hash => hash === file)
-  const datagramsArrived = counted.received > 0
+function check (findings: Findings): boolean {
+  const { file, copy, sent, received } = findings
+  const faults = findFaults(findings)
 
   heading('SHA-256')
   line('file', file)
   line('sent', sent.sha256)
   line('received', received.sha256)
   line('copy', copy)
-  console.info(`\n${hashesEqual ? 'The file arrived as it left.' : 'THE FILE DID NOT ARRIVE AS IT LEFT.'}${datagramsArrived ? '' : ' NO DATAGRAM ARRIVED.'}`)
+  console.info(`\n${faults.length === 0 ? 'The file arrived as it left.' : faults.join(' ')}`)
 
-  return hashesEqual && datagramsArrived
+  return faults.length === 0
 }
 
 async function makeFile (path: string): Promise<string> {

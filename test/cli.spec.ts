@@ -17,6 +17,7 @@ import { psec } from '../src/index.ts'
 import { encodeFrame } from '../src/wire/index.ts'
 import { PsecCommand } from './fixtures/psec-command.ts'
 import { schemes } from './fixtures/schemes.ts'
+import type { OutputStream } from '../src/cli/output.ts'
 import type { Libp2p, Stream } from '@libp2p/interface'
 
 const QUIC_DATAGRAM = '/quic-datagram/1.0.0'
@@ -82,6 +83,7 @@ describe('psec command', () => {
       ['listen', 'argument'],
       ['listen', '--listen', '/ip4/127.0.0.1/tcp/0'],
       ['listen', '--listen', 'nonsense'],
+      ['listen', '--listen', '/dns4/localhost/udp/0/psec'],
       ['listen', '--schemes', 'nonsense'],
       ['listen', '--schemes', ''],
       ['listen', '--out', ''],
@@ -112,6 +114,13 @@ describe('psec command', () => {
 
       expect(command.status).to.equal(2)
       expect(command.stderr).to.include('"noise" is not in this version').and.include('quic-datagram, dtls')
+    })
+
+    it('says what to listen on instead of a name', async () => {
+      const command = await run('listen', '--listen', LOOPBACK, '--listen', '/dns/example.org/udp/4001/psec')
+
+      expect(command.status).to.equal(2)
+      expect(command.stderr).to.include('/dns/example.org/udp/4001/psec').and.include('/ip4/127.0.0.1/udp/0/psec')
     })
 
     it('explains itself', async () => {
@@ -391,7 +400,12 @@ describe('psec command', () => {
       ping.kill('SIGINT')
 
       expect(await ping.exit()).to.equal(0)
-      expect(await ping.event('summary')).to.include({ received: 1 })
+
+      const { sent, received } = await ping.event('summary')
+
+      expect(received).to.equal(ping.events.filter(({ event }) => event === 'pong').length)
+      // one may have been under way
+      expect(sent).to.be.within(received, received + 1)
     })
   })
 
@@ -461,9 +475,13 @@ describe('psec command', () => {
       expect(send.stderr).to.equal('')
       expect(send.status).to.equal(0)
 
+      const progress = await send.event('progress')
       const sent = await send.event('sent')
       const file = await listener.event('file')
 
+      expect(progress).to.have.all.keys('event', 'name', 'bytes', 'total')
+      expect(progress).to.include({ name: 'photo.jpg', total: content.byteLength })
+      expect(progress.bytes).to.be.greaterThan(0).and.at.most(content.byteLength)
       expect(sent).to.have.all.keys('event', 'name', 'bytes', 'sha256', 'ms')
       expect(sent).to.include({ name: 'photo.jpg', bytes: content.byteLength, sha256 })
       expect(file).to.deep.equal({
@@ -476,6 +494,53 @@ describe('psec command', () => {
       expect(send.events[0]).to.have.property('event', 'connection')
       expect(await readdir(inbox)).to.deep.equal(['photo.jpg'])
       expect(await readFile(join(inbox, 'photo.jpg'))).to.equalBytes(content)
+    })
+
+    describe('to a terminal', () => {
+      const COLUMNS = 40
+
+      // what replaces the line that is shown
+      const ERASE = '\r\u001b[K'
+
+      async function sendTo (terminal: Partial<OutputStream>, ...args: string[]): Promise<{ shown: string[], left: string[], written: string }> {
+        const { address } = await listen('--out', await makeInbox())
+        const { path } = await makeFile('photo.jpg', 1_000_000)
+        const output = Object.assign(new PassThrough(), terminal)
+        const status = await main(['send', address, path, ...args], { stdin: new PassThrough(), stdout: output, stderr: output, signal: new AbortController().signal })
+        const written = output.read().toString()
+        const lines: string[][] = written.split('\n').map((line: string) => line.split(ERASE))
+
+        expect(status).to.equal(0)
+
+        return {
+          written,
+          shown: lines.flatMap(states => states.slice(0, -1)).filter(text => text !== ''),
+          left: lines.map(states => states.at(-1) ?? '')
+        }
+      }
+
+      it('draws a progress bar on one line, and removes it', async () => {
+        const { shown, left } = await sendTo({ isTTY: true, columns: COLUMNS })
+
+        expect(shown.some(text => /^[█░]{24} +\d+ % /.test(text)), shown.join('\n')).to.be.true()
+        // a line that is full may wrap
+        expect(Math.max(...shown.map(text => text.length))).to.be.lessThan(COLUMNS)
+        expect(left.map(line => line.trim().split(' ')[0])).to.deep.equal(['Connected', 'peer', 'address', 'scheme', 'took', 'Sent', 'SHA-256', ''])
+      })
+
+      it('draws none if it is no terminal', async () => {
+        const { shown, written } = await sendTo({ columns: COLUMNS })
+
+        expect(shown).to.be.empty()
+        expect(written).to.include('Sent photo.jpg').and.not.include(ERASE).and.not.match(/[█░]/)
+      })
+
+      it('draws none among JSON', async () => {
+        const { shown, written } = await sendTo({ isTTY: true, columns: COLUMNS }, '--json')
+
+        expect(shown).to.be.empty()
+        expect(written.trim().split('\n').map(line => JSON.parse(line).event)).to.include.members(['connection', 'progress', 'sent'])
+      })
     })
 
     for (const { name, protocol, shortName } of schemes) {

@@ -1,7 +1,8 @@
+import { raceSignal } from 'race-signal'
 import { negotiation } from '../index.ts'
 import type { ConnectionNegotiation } from '../index.ts'
 import type { Role } from '../negotiation/index.ts'
-import type { Connection } from '@libp2p/interface'
+import type { AbortOptions, Connection } from '@libp2p/interface'
 
 /**
  * The fields of a `connection` event
@@ -32,16 +33,16 @@ const CONFIRMATION_PATIENCE = 2_000
 
 /**
  * A connection of the transport as the command reports it, once it is known whether its negotiation is confirmed; undefined if
- * it is of another one
+ * it is of another one. Rejects with the signal's reason; the end of the connection ends the wait, too.
  */
-export async function describeConnection (connection: Connection): Promise<ConnectionFields | undefined> {
+export async function describeConnection (connection: Connection, options: AbortOptions = {}): Promise<ConnectionFields | undefined> {
   const outcome = negotiation(connection)
 
   if (outcome == null) {
     return undefined
   }
 
-  const confirmed = await isConfirmed(outcome)
+  const confirmed = await isConfirmed(outcome, options)
 
   return {
     remotePeer: connection.remotePeer.toString(),
@@ -55,14 +56,14 @@ export async function describeConnection (connection: Connection): Promise<Conne
   }
 }
 
-async function isConfirmed ({ confirmation }: ConnectionNegotiation): Promise<boolean> {
+async function isConfirmed ({ confirmation }: ConnectionNegotiation, { signal }: AbortOptions): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined
   const patience = new Promise<boolean>(resolve => {
     timer = setTimeout(() => { resolve(false) }, CONFIRMATION_PATIENCE)
   })
 
   try {
-    return await Promise.race([confirmation, patience])
+    return await raceSignal(Promise.race([confirmation, patience]), signal)
   } finally {
     clearTimeout(timer)
   }

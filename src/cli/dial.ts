@@ -13,7 +13,7 @@ export async function dial (node: PsecNode, address: Multiaddr, { output, signal
   const start = performance.now()
   const connection = await node.dial(address, { signal })
   const dialMs = milliseconds(performance.now() - start)
-  const fields = await describeConnection(connection)
+  const fields = await describeConnection(connection, { signal })
 
   if (fields != null) {
     output.event('connection', { ...fields, dialMs }, `Connected in ${dialMs} ms\n${connectionText(fields)}`)

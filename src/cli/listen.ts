@@ -1,10 +1,11 @@
 import { constants } from 'node:fs'
 import { access, mkdir } from 'node:fs/promises'
+import { listenFilter } from '../transport/filters.ts'
 import { expectNoMore, parseAddress, parseSchemes, parseString } from './arguments.ts'
 import { DATAGRAM_ECHO_PROTOCOL, echoDatagrams } from './datagram-echo.ts'
 import { connectionText, describeConnection } from './describe-connection.ts'
 import { echo, ECHO_PROTOCOL } from './echo.ts'
-import { LocalFileError } from './errors.ts'
+import { LocalFileError, UsageError } from './errors.ts'
 import { FILE_PROTOCOL, receiveFile } from './file-transfer/index.ts'
 import { formatBytes } from './format-bytes.ts'
 import { formatError } from './format-error.ts'
@@ -64,7 +65,9 @@ function parseListen (value: OptionValue): string[] {
   const addresses = Array.isArray(value) ? value.map(String) : [DEFAULT_LISTEN]
 
   for (const address of addresses) {
-    parseAddress(address)
+    if (listenFilter([parseAddress(address)]).length === 0) {
+      throw new UsageError(`"${address}" can't be listened on, a port of this machine has an IP address, no name: /ip4/127.0.0.1/udp/0/psec for instance, or /ip4/0.0.0.0/udp/0/psec for all of its IPv4 addresses`)
+    }
   }
 
   return addresses

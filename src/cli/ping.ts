@@ -48,21 +48,36 @@ export async function run ({ values, positionals }: CommandArguments, context: C
 
   try {
     const connection = await dial(node, address, context)
-    const times = await pingRepeatedly(connection, count, context)
+    const pings = await pingRepeatedly(connection, count, context)
 
-    context.output.event('summary', summary(count, times), summaryText(count, times))
+    context.output.event('summary', summary(pings), summaryText(pings))
   } finally {
     await node.stop()
   }
 }
 
+interface Pings {
+  /**
+   * How many were begun: fewer than wanted after an interruption, which may leave the last one without an answer
+   */
+  sent: number
+
+  /**
+   * Of those that were answered
+   */
+  times: number[]
+}
+
 /**
- * Resolves with the times of those that were answered; ends early, and without an error, by the signal
+ * Ends early, and without an error, by the signal
  */
-async function pingRepeatedly (connection: Connection, count: number, { output, signal }: CommandContext): Promise<number[]> {
+async function pingRepeatedly (connection: Connection, count: number, { output, signal }: CommandContext): Promise<Pings> {
   const times: number[] = []
+  let sent = 0
 
   for (let seq = 1; seq <= count; seq++) {
+    sent = seq
+
     try {
       const ms = milliseconds(await pingOnce(connection, signal))
       times.push(ms)
@@ -80,7 +95,7 @@ async function pingRepeatedly (connection: Connection, count: number, { output, 
     }
   }
 
-  return times
+  return { sent, times }
 }
 
 /**
@@ -120,7 +135,7 @@ interface Summary {
   maxMs: number
 }
 
-function summary (sent: number, times: number[]): Summary {
+function summary ({ sent, times }: Pings): Summary {
   const sorted = [...times].sort((a, b) => a - b)
 
   return {
@@ -132,8 +147,8 @@ function summary (sent: number, times: number[]): Summary {
   }
 }
 
-function summaryText (count: number, times: number[]): string {
-  const { sent, received, minMs, medianMs, maxMs } = summary(count, times)
+function summaryText (pings: Pings): string {
+  const { sent, received, minMs, medianMs, maxMs } = summary(pings)
 
   return `${received} of ${sent} pings answered: ${minMs} ms at least, ${medianMs} ms in the median, ${maxMs} ms at most`
 }

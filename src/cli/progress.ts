@@ -15,7 +15,7 @@ export class Progress {
   readonly #output: Output
   readonly #name: string
   readonly #start = performance.now()
-  #last = 0
+  #last = -Infinity
 
   constructor (output: Output, name: string) {
     this.#output = output
