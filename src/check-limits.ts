@@ -7,6 +7,20 @@ const MAX_COUNT = 0xffffffff
 export const MAX_TIMEOUT = 0x7fffffff
 
 /**
+ * Timeouts of an option's room as they are, if each is a number of milliseconds above 0 and up to `MAX_TIMEOUT`. Throws
+ * `InvalidParametersError`. Internal.
+ */
+export function checkTimeouts<T extends { [K in keyof T]: number }> (room: string, timeouts: T): T {
+  for (const [name, timeout] of Object.entries<number>(timeouts)) {
+    if (!(typeof timeout === 'number' && timeout > 0 && timeout <= MAX_TIMEOUT)) {
+      throw new InvalidParametersError(`${room}: ${name} is a number of milliseconds above 0 and up to ${MAX_TIMEOUT}, not ${timeout}`)
+    }
+  }
+
+  return timeouts
+}
+
+/**
  * Limits of an option's room as they are, if each is a number of things: an integer from 0 to `max`. Throws
  * `InvalidParametersError`. Internal.
  *

@@ -8,6 +8,11 @@ import type { Connection, Libp2pEvents, Stream } from '@libp2p/interface'
 import type { TypedEventTarget } from 'main-event'
 
 /**
+ * By which a transport whose connections carry datagrams is known (`Symbol.toStringTag`)
+ */
+export const TRANSPORT_TAG = 'libp2p-psec'
+
+/**
  * What was negotiated for a connection, by whom, how long each step took, and whether both sides have proved that they saw the
  * same (`docs/confirm.md`)
  */

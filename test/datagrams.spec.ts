@@ -1,11 +1,12 @@
 import { noise } from '@chainsafe/libp2p-noise'
 import { defaultLogger } from '@libp2p/logger'
 import { tcp } from '@libp2p/tcp'
-import { lpStream } from '@libp2p/utils'
+import { lpStream, streamPair } from '@libp2p/utils'
 import { yamux } from '@libp2p/yamux'
 import { expect } from 'aegir/chai'
 import fc from 'fast-check'
 import { EarlyDatagrams } from '../src/datagrams/early-datagrams.ts'
+import { ControlledFlow } from '../src/datagrams/flow.ts'
 import { decode, encode, prefixLength } from '../src/datagrams/quic-varint.ts'
 import { SessionFlows } from '../src/datagrams/session-flows.ts'
 import { DatagramTooLargeError } from '../src/errors.ts'
@@ -152,12 +153,46 @@ describe('datagrams that overtake their control stream', () => {
   })
 })
 
+describe('a datagram flow', () => {
+  it('is over when the remote wants nothing more on its control stream: none may be sent then', async () => {
+    const [stream] = await streamPair()
+    let sent = 0
+    const flow = new ControlledFlow({
+      protocol: GAME,
+      connection: {} as any,
+      session: {
+        status: 'open',
+        maxDatagramSize: 1_200,
+        droppedDatagrams: {},
+        sendDatagram: () => {
+          sent++
+          return true
+        },
+        abort: () => {},
+        streamId: () => 0
+      },
+      stream,
+      streamId: 0,
+      closeTimeout: 1_000
+    })
+    const closed = onClose(flow)
+    flow.send(Uint8Array.of(1))
+    ;(stream as any).onRemoteCloseRead()
+
+    expect(() => flow.send(Uint8Array.of(2))).to.throw().with.property('name', 'StreamStateError')
+    expect(await closed).to.include({ local: false, error: undefined })
+    expect(sent).to.equal(1)
+  })
+})
+
 describe('datagrams of a session', () => {
   const aborted: Array<{ err: Error, code?: number }> = []
+  let clock: MemoryClock
   let flows: SessionFlows
 
   beforeEach(() => {
     aborted.length = 0
+    clock = new MemoryClock()
     const session: DatagramSession = {
       status: 'open',
       maxDatagramSize: 1_200,
@@ -170,7 +205,7 @@ describe('datagrams of a session', () => {
       session,
       limits: { maxEarlyDatagrams: 64, earlyTimeout: 1_000, maxClosedFlows: 2 },
       onClose: () => {},
-      clock: new MemoryClock()
+      clock
     })
   })
 
@@ -208,6 +243,18 @@ describe('datagrams of a session', () => {
     expect(flows.dropped.closed).to.equal(2)
     flows.onDatagram(Uint8Array.of(4, 1))
     expect(flows.dropped.closed).to.equal(2)
+  })
+
+  it('are no more dropped for a control stream that is over when there may be another one by its id', async () => {
+    flows.refuse(4)
+    await clock.advance(999)
+    flows.onDatagram(Uint8Array.of(4, 1))
+    expect(flows.dropped.closed).to.equal(1)
+    await clock.advance(1)
+    flows.onDatagram(Uint8Array.of(4, 2))
+    expect(flows.dropped.closed).to.equal(1)
+    await clock.advance(1_000)
+    expect(flows.dropped.early).to.equal(1)
   })
 
   it('may be empty', () => {
@@ -324,6 +371,29 @@ function datagramTests (name: string, createInit: () => PsecInit): void {
       expect(() => flow.send(Uint8Array.of(1))).to.throw().with.property('name', 'StreamStateError')
       expect(() => flows[0].send(Uint8Array.of(1))).to.throw().with.property('name', 'StreamStateError')
       await eventually(() => flow.connection.streams.length === 0 && flows[0].connection.streams.length === 0)
+    })
+
+    it('closes a flow in order that was closed in the moment in which it was opened', async () => {
+      const flows = await accept(bob)
+      const flow = await alice.services.datagrams.open(bob.getMultiaddrs(), GAME)
+      flow.send(Uint8Array.of(1))
+      await flow.close()
+      await eventually(() => flows[0]?.status === 'closed')
+      await eventually(() => flow.connection.streams.length === 0 && flows[0].connection.streams.length === 0)
+
+      expect(flows[0].messages.length).to.be.at.most(1)
+      expect(() => flows[0].send(Uint8Array.of(1))).to.throw().with.property('name', 'StreamStateError')
+    })
+
+    it('offers any number of such flows, one after the other', async () => {
+      const flows = await accept(bob, { maxInboundFlows: 2 })
+      const connection = await alice.dial(bob.getMultiaddrs())
+
+      for (let i = 1; i <= 8; i++) {
+        const flow = await alice.services.datagrams.open(connection, GAME)
+        await flow.close()
+        await eventually(() => flows.length === i && connection.streams.length === 0)
+      }
     })
 
     it('aborts the flow on both sides', async () => {
@@ -649,6 +719,7 @@ describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) 
     findSession(connection)?.sendDatagram(Uint8Array.of(0xc0))
 
     expect((await closed).error).to.have.property('name', 'SessionFailedError')
+    expect((await closed).error?.message).to.include('application error 0x1003')
     await eventually(() => alice.getConnections().length === 0)
   })
 
@@ -715,6 +786,32 @@ describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) 
     await accept(bob as Pair['bob'])
     const other = await alice.dial(overUdp, { force: true })
     expect((await alice.services.datagrams.open(bob.peerId, GAME)).connection).to.equal(other)
+  })
+
+  it('go by a connection that carries them, beside one that does not', async () => {
+    const config = {
+      listen: ['/ip4/127.0.0.1/tcp/0'],
+      transports: [tcp(), psec({ schemes: [create()] })],
+      connectionEncrypters: [noise()],
+      streamMuxers: [yamux()],
+      services: { datagrams: datagrams() }
+    }
+    alice = await createNode(config)
+    bob = await createNode({ ...config, listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/udp/0/psec'] })
+    await accept(bob as Pair['bob'])
+    const [overTcp, overUdp] = bob.getMultiaddrs()
+    const connection = await alice.dial(overTcp)
+
+    const byAddress = await alice.services.datagrams.open(overUdp, GAME)
+    expect(byAddress.connection.remoteAddr.toString()).to.include('/udp/')
+    expect((await alice.services.datagrams.open(overUdp, GAME)).connection).to.equal(byAddress.connection)
+    expect((await alice.services.datagrams.open([overTcp, overUdp], GAME)).connection).to.equal(byAddress.connection)
+    await byAddress.connection.close()
+
+    await alice.peerStore.merge(bob.peerId, { multiaddrs: [overTcp, overUdp] })
+    const byPeerId = await alice.services.datagrams.open(bob.peerId, GAME)
+    expect(byPeerId.connection.remoteAddr.toString()).to.include('/udp/')
+    expect(connection.status).to.equal('open')
   })
 
   it('need a remote that takes them', async () => {

@@ -325,21 +325,21 @@ describe('answers that are prepared for a shield', () => {
   })
 })
 
+async function create (init: PsecInit): Promise<unknown> {
+  const privateKey = await generateKeyPair('Ed25519')
+
+  return psec(init)({
+    privateKey,
+    peerId: peerIdFromPrivateKey(privateKey),
+    logger: defaultLogger(),
+    events: new EventTarget()
+  } as any)
+}
+
 describe('a limit that is no number of things', () => {
   const names = ['maxPendingInbound', 'maxPendingPerPrefix', 'maxUnprovenInbound', 'validationThreshold', 'maxHeldOffInbound', 'maxHeldOffPerPrefix', 'maxUnpreparedInbound', 'validationTimeout', 'maxRenewals', 'maxEarlyDatagrams', 'maxPreparedNames', 'maxLogLines', 'maxUnreadBytes', 'maxUnwantedBytes', 'maxHeldStreams', 'maxHeldDatagrams'] as const
   const bad = [-1, 1.5, NaN, Infinity, 2 ** 32, '8', {}] as number[]
   const good = [0, 1, 2 ** 32 - 1, undefined]
-
-  async function create (init: PsecInit): Promise<unknown> {
-    const privateKey = await generateKeyPair('Ed25519')
-
-    return psec(init)({
-      privateKey,
-      peerId: peerIdFromPrivateKey(privateKey),
-      logger: defaultLogger(),
-      events: new EventTarget()
-    } as any)
-  }
 
   for (const name of names) {
     it(`is refused, and named, as ${name}`, async () => {
@@ -349,6 +349,21 @@ describe('a limit that is no number of things', () => {
       }
 
       for (const value of good) {
+        await create({ [name]: value })
+      }
+    })
+  }
+})
+
+describe('a timeout that is none', () => {
+  for (const name of ['negotiationTimeout', 'handshakeTimeout', 'confirmTimeout'] as const) {
+    it(`is refused, and named, as ${name}`, async () => {
+      for (const value of [0, -1, NaN, Infinity, 2 ** 31, '8', {}] as number[]) {
+        await expect(create({ [name]: value }), String(value)).to.eventually.be.rejectedWith(name)
+          .with.property('name', 'InvalidParametersError')
+      }
+
+      for (const value of [0.5, 1, 2 ** 31 - 1, undefined]) {
         await create({ [name]: value })
       }
     })

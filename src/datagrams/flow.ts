@@ -103,7 +103,21 @@ export class ControlledFlow extends TypedEventEmitter<DatagramFlowEvents> implem
     return this.#received
   }
 
+  /**
+   * The application has what had arrived before. The remote may have closed its side by then, of which nobody was told.
+   */
+  begin (): void {
+    if (this.#stream.remoteWriteStatus === 'closed') {
+      this.#onRemoteClose()
+    }
+  }
+
   send (data: Uint8Array | Uint8ArrayList): boolean {
+    // a remote that told us to stop has closed our side: the draft lets us send no more. No event says so.
+    if (this.#status === 'open' && this.#stream.remoteReadStatus === 'closed') {
+      this.#onRemoteClose()
+    }
+
     if (this.#status !== 'open') {
       throw new StreamStateError('This datagram flow is closed, open another one to send')
     }

@@ -7,8 +7,8 @@
  */
 import { DatagramsService } from './service.ts'
 import type { DatagramEvent } from './datagram-event.ts'
-import type { AbortOptions, ComponentLogger, Connection, Libp2pEvents, Metrics, PeerId, StreamCloseEvent } from '@libp2p/interface'
-import type { ConnectionManager, Registrar } from '@libp2p/interface-internal'
+import type { AbortOptions, ComponentLogger, Connection, Libp2pEvents, Metrics, PeerId, PeerStore, StreamCloseEvent } from '@libp2p/interface'
+import type { ConnectionManager, Registrar, TransportManager } from '@libp2p/interface-internal'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { TypedEventTarget } from 'main-event'
 import type { Uint8ArrayList } from 'uint8arraylist'
@@ -56,8 +56,8 @@ export interface DatagramsInit {
   earlyTimeout?: number
 
   /**
-   * How many control streams of a connection that are over are remembered, so that what still arrives for them does not take the room
-   * of datagrams whose control stream is about to come; the oldest make room
+   * How many control streams of a connection that are over are remembered, for `earlyTimeout`, so that what still arrives for them does
+   * not take the room of datagrams whose control stream is about to come; the oldest make room
    *
    * @default 64
    */
@@ -80,6 +80,8 @@ export interface DatagramsInit {
 
 export interface DatagramsComponents {
   connectionManager: ConnectionManager
+  transportManager: TransportManager
+  peerStore: PeerStore
   registrar: Registrar
   events: TypedEventTarget<Libp2pEvents>
   logger: ComponentLogger
@@ -212,10 +214,16 @@ export interface Datagrams {
   unhandle (protocol: string): Promise<void>
 
   /**
-   * Open a flow to a peer, over a connection that exists or, for a peer or an address, over a new one. It may be sent
-   * on at once. If the remote does not speak the application protocol, the flow soon closes with an error.
+   * Open a flow to a peer, over a connection that exists or, for a peer or an address, over a new one. Where there are several
+   * ways, it is one that carries datagrams, beside others if need be. It may be sent on at once. If the remote does not speak the
+   * application protocol, the flow soon closes with an error.
    *
-   * @throws {DatagramsUnsupportedError} if the connection's transport, or its remote, carries no datagrams
+   * Rejects, too, with what libp2p fails with to dial or to open a stream, and with the signal's reason.
+   *
+   * @throws {DatagramsUnsupportedError} if the connection's transport, or its remote, carries no datagrams, or no address is known that
+   * does
+   * @throws {InvalidParametersError} if the id of the application protocol is not 1 to 1,024 bytes
+   * @throws {SessionClosedError} if the connection is closed
    */
   open (target: PeerId | Multiaddr | Multiaddr[] | Connection, protocol: string, options?: AbortOptions): Promise<DatagramFlow>
 }

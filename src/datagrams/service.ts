@@ -1,5 +1,7 @@
 import { InvalidParametersError, isConnection, isPeerId, serviceCapabilities, TooManyInboundProtocolStreamsError, UnsupportedProtocolError } from '@libp2p/interface'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { lpStream } from '@libp2p/utils'
+import { CODE_P2P } from '@multiformats/multiaddr'
 import { setMaxListeners } from 'main-event'
 import * as varint from 'uint8-varint'
 import { Uint8ArrayList } from 'uint8arraylist'
@@ -7,7 +9,7 @@ import { checkLimits, MAX_TIMEOUT } from '../check-limits.ts'
 import { DatagramsUnsupportedError, SessionClosedError } from '../errors.ts'
 import { DEFAULT_MAX_LINES, limitLogger } from '../limit-logger.ts'
 import { quote } from '../quote.ts'
-import { findSession, setDatagramService } from '../sessions.ts'
+import { findSession, setDatagramService, TRANSPORT_TAG } from '../sessions.ts'
 import { ControlledFlow } from './flow.ts'
 import { SessionFlows } from './session-flows.ts'
 import type { DatagramFlow, DatagramFlowHandler, Datagrams, DatagramsComponents, DatagramsInit, HandleOptions } from './index.ts'
@@ -186,17 +188,46 @@ export class DatagramsService implements Datagrams, Startable {
       return target
     }
 
-    if (isPeerId(target)) {
-      // there may be others to the same peer, by transports without datagrams
-      const connection = this.#components.connectionManager.getConnections(target)
-        .find(connection => connection.status === 'open' && carriesDatagrams(connection))
+    const { connectionManager } = this.#components
+    const peerId = isPeerId(target) ? target : findPeerId(target)
+    // there may be others to the same peer, by transports without datagrams
+    const existing = peerId == null ? undefined : connectionManager.getConnections(peerId).find(carriesDatagrams)
 
-      if (connection != null) {
-        return connection
-      }
+    if (existing != null) {
+      return existing
     }
 
-    return this.#components.connectionManager.openConnection(target, options)
+    const addresses = await this.#addressesWithDatagrams(target)
+
+    if (addresses.length === 0) {
+      return connectionManager.openConnection(target, options)
+    }
+
+    const connection = await connectionManager.openConnection(addresses, options)
+
+    // libp2p is content with any connection to the peer
+    return findSession(connection) == null ? connectionManager.openConnection(addresses, { ...options, force: true }) : connection
+  }
+
+  async #addressesWithDatagrams (target: PeerId | Multiaddr | Multiaddr[]): Promise<Multiaddr[]> {
+    const { transportManager } = this.#components
+    const addresses = isPeerId(target) ? await this.#knownAddresses(target) : [target].flat()
+
+    return addresses.filter(ma => transportManager.dialTransportForMultiaddr(ma)?.[Symbol.toStringTag] === TRANSPORT_TAG)
+  }
+
+  async #knownAddresses (peerId: PeerId): Promise<Multiaddr[]> {
+    try {
+      const { addresses } = await this.#components.peerStore.get(peerId)
+
+      return addresses.map(({ multiaddr }) => findPeerId(multiaddr) == null ? multiaddr.encapsulate(`/p2p/${peerId}`) : multiaddr)
+    } catch (err: any) {
+      if (err.name === 'NotFoundError') {
+        return []
+      }
+
+      throw err
+    }
   }
 
   async #openControlStream (connection: Connection, options: AbortOptions): Promise<Stream> {
@@ -249,7 +280,10 @@ export class DatagramsService implements Datagrams, Startable {
       const handler = this.#handlerOf(protocol, flows)
       const flow = this.#createFlow(session, connection, stream, protocol)
 
-      await callHandler(handler, flow, () => { flows.deliverEarly(streamId) })
+      await callHandler(handler, flow, () => {
+        flows.deliverEarly(streamId)
+        flow.begin()
+      })
     } catch (err: any) {
       this.#log('datagram flow from %p refused - %e', connection.remotePeer, err)
       this.#refused?.increment({ [String(err?.name ?? 'Error')]: true })
@@ -352,9 +386,9 @@ function addCounts (sums: Record<string, number>, counts: object): void {
 /**
  * Hand a new flow to its application, then what had arrived for it. An application that fails loses the flow.
  */
-async function callHandler (handler: DatagramFlowHandler, flow: DatagramFlow, deliverEarly: () => void): Promise<void> {
+async function callHandler (handler: DatagramFlowHandler, flow: DatagramFlow, deliver: () => void): Promise<void> {
   const handled = handler(flow)
-  deliverEarly()
+  deliver()
   await handled
 }
 
@@ -372,7 +406,17 @@ function encodeProtocol (protocol: string): Uint8ArrayList {
 }
 
 function carriesDatagrams (connection: Connection): boolean {
-  return (findSession(connection)?.maxDatagramSize ?? 0) > 0
+  return connection.status === 'open' && (findSession(connection)?.maxDatagramSize ?? 0) > 0
+}
+
+/**
+ * The peer that an address, or the first of several, names
+ */
+function findPeerId (target: Multiaddr | Multiaddr[]): PeerId | undefined {
+  const [ma] = [target].flat()
+  const id = ma?.getComponents().findLast(({ code }) => code === CODE_P2P)?.value
+
+  return id == null ? undefined : peerIdFromString(id)
 }
 
 function sessionWithDatagrams (connection: Connection): SessionRecord {

@@ -43,14 +43,16 @@ export class SessionFlows implements DatagramReceiver {
   readonly #dropped: SessionDrops = { closed: 0, early: 0, invalid: 0, noListener: 0 }
   readonly #flows = new Map<number, ControlledFlow>()
   readonly #early: EarlyDatagrams
-  /** In the order in which they closed */
-  readonly #closed = new Set<number>()
-  readonly #maxClosed: number
+  /** When, in that order */
+  readonly #closed = new Map<number, number>()
+  readonly #limits: SessionFlowsInit['limits']
+  readonly #clock: Clock
   readonly #onClose: () => void
 
   constructor ({ session, limits, onClose, clock = realClock }: SessionFlowsInit) {
     this.session = session
-    this.#maxClosed = limits.maxClosedFlows
+    this.#limits = limits
+    this.#clock = clock
     this.#onClose = onClose
     this.#early = new EarlyDatagrams({ ...limits, onDrop: (datagrams) => { this.#dropped.early += datagrams }, clock })
   }
@@ -88,6 +90,7 @@ export class SessionFlows implements DatagramReceiver {
       return
     }
 
+    this.#closed.delete(id)
     this.#flows.set(id, flow)
     flow.addEventListener('close', () => { this.#onFlowClosed(id) }, { once: true })
   }
@@ -156,7 +159,7 @@ export class SessionFlows implements DatagramReceiver {
 
     if (flow != null) {
       flow.receive(data)
-    } else if (this.#closed.has(id)) {
+    } else if (this.#hasJustClosed(id)) {
       this.#dropped.closed++
     } else {
       this.#early.hold(id, data)
@@ -166,13 +169,23 @@ export class SessionFlows implements DatagramReceiver {
   #onFlowClosed (id: number): void {
     this.#dropped.noListener += this.#flows.get(id)?.dropped.noListener ?? 0
     this.#flows.delete(id)
-    this.#closed.add(id)
+    this.#closed.delete(id)
+    this.#closed.set(id, this.#clock.now())
     this.#dropped.closed += this.#early.take(id).length
 
-    if (this.#closed.size > this.#maxClosed) {
-      const [oldest] = this.#closed
+    if (this.#closed.size > this.#limits.maxClosedFlows) {
+      const [oldest] = this.#closed.keys()
       this.#closed.delete(oldest)
     }
+  }
+
+  /**
+   * A scheme may use the id of a stream that is over for the next one, whose datagrams may overtake it
+   */
+  #hasJustClosed (id: number): boolean {
+    const closedAt = this.#closed.get(id)
+
+    return closedAt != null && this.#clock.now() - closedAt < this.#limits.earlyTimeout
   }
 
   #violation (message: string): void {

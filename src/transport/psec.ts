@@ -1,9 +1,10 @@
 import { InvalidParametersError, serviceCapabilities, setMaxListeners, transportSymbol } from '@libp2p/interface'
 import { anySignal } from 'any-signal'
 import { CustomProgressEvent } from 'progress-events'
-import { checkLimits, MAX_TIMEOUT } from '../check-limits.ts'
+import { checkLimits, checkTimeouts } from '../check-limits.ts'
 import { PrivateNetworkError } from '../errors.ts'
 import { DEFAULT_HELD_ARRIVALS } from '../schemes/held-arrivals.ts'
+import { TRANSPORT_TAG } from '../sessions.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { PsecUpgrader } from '../upgrader/index.ts'
 import { dialAround } from './dial-around.ts'
@@ -49,7 +50,7 @@ export interface PsecTransportInit extends PsecInit {
  */
 export class PsecTransport implements Transport<PsecDialEvents>, Startable {
   readonly [transportSymbol] = true
-  readonly [Symbol.toStringTag] = 'libp2p-psec'
+  readonly [Symbol.toStringTag] = TRANSPORT_TAG
   readonly [serviceCapabilities]: string[] = ['@libp2p/transport']
 
   readonly listenFilter = listenFilter
@@ -262,11 +263,7 @@ function confirmOptions ({ confirm = 'prefer', confirmTimeout = DEFAULT_CONFIRM_
     throw new InvalidParametersError(`psec: confirm is one of "${CONFIRM_POLICIES.join('", "')}", not ${JSON.stringify(confirm)}`)
   }
 
-  if (!(confirmTimeout > 0 && confirmTimeout <= MAX_TIMEOUT)) {
-    throw new InvalidParametersError(`psec: confirmTimeout is a number of milliseconds above 0 and up to ${MAX_TIMEOUT}, not ${confirmTimeout}`)
-  }
-
-  return { confirm, confirmTimeout }
+  return { confirm, ...checkTimeouts('psec', { confirmTimeout }) }
 }
 
 function newShutdown (): AbortController {

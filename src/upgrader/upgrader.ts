@@ -1,5 +1,5 @@
 import { ConnectionClosedError, InvalidParametersError } from '@libp2p/interface'
-import { checkLimits } from '../check-limits.ts'
+import { checkLimits, checkTimeouts } from '../check-limits.ts'
 import { realClock } from '../clock.ts'
 import { DEFAULT_MAX_LINES, limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
@@ -51,7 +51,8 @@ export class PsecUpgrader {
    * @param components
    * @param init
    * @param clock - internal: where time comes from, for tests
-   * @throws {InvalidParametersError} if there is no scheme, two have one name, a name can't be sent, or a limit is no number of things
+   * @throws {InvalidParametersError} if there is no scheme, two have one name, a name can't be sent, a limit is no number of things, or a
+   * timeout is none
    */
   constructor (components: PsecUpgraderComponents, init: PsecUpgraderInit, clock: Clock = realClock) {
     const schemes = indexSchemes(init.schemes)
@@ -60,6 +61,10 @@ export class PsecUpgrader {
       maxEarlyDatagrams: init.maxEarlyDatagrams ?? DEFAULT_MAX_EARLY_DATAGRAMS,
       maxPreparedNames: init.maxPreparedNames ?? DEFAULT_MAX_PREPARED_NAMES,
       maxLogLines: init.maxLogLines ?? DEFAULT_MAX_LINES
+    })
+    const timeouts = checkTimeouts('The PSEC upgrader', {
+      negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT,
+      handshakeTimeout: init.handshakeTimeout ?? DEFAULT_HANDSHAKE_TIMEOUT
     })
     const log = limitLogger(components.logger.forComponent('libp2p:psec:upgrader'), {
       maxLines: maxLogLines,
@@ -78,8 +83,7 @@ export class PsecUpgrader {
       schemes,
       proposal: encodeFrame({ type: 'propose', peerId, schemes: [...schemes.keys()] }),
       initiationPacket: init.initiationPacket ?? true,
-      negotiationTimeout: init.negotiationTimeout ?? DEFAULT_NEGOTIATION_TIMEOUT,
-      handshakeTimeout: init.handshakeTimeout ?? DEFAULT_HANDSHAKE_TIMEOUT,
+      ...timeouts,
       ...limits,
       select: (proposal) => this.#select(proposal, init),
       onRenewed: init.onRenewed
