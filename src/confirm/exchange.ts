@@ -38,13 +38,15 @@ const MAX_LINE_LENGTH = 64
  * beginning and after every input: `pollTransmit` once (send it and finish the stream: there is one in an exchange's life), then
  * `pollOutcome`. There is one outcome; what comes after it is ignored.
  *
- * Bounds: the longest message, and a chunk.
+ * Bounds: twice the longest message and a chunk.
  */
 export class Exchange {
   private transmit?: Uint8Array
   private outcome?: ExchangeOutcome
   private over: boolean
+  /** What has come and was not read, and room for more */
   private buffer: Uint8Array
+  private received: number
   /** The lines that the remote has to answer yet */
   private readonly expected: Uint8Array[]
 
@@ -54,6 +56,7 @@ export class Exchange {
     this.transmit = concat([...lines, ...lengthPrefixed(message)])
     this.over = false
     this.buffer = new Uint8Array(0)
+    this.received = 0
     this.expected = role === 'initiator' ? lines : []
   }
 
@@ -62,7 +65,7 @@ export class Exchange {
       return
     }
 
-    this.buffer = concat([this.buffer, chunk])
+    this.append(chunk)
 
     try {
       this.read()
@@ -98,6 +101,26 @@ export class Exchange {
     return outcome
   }
 
+  /**
+   * The remote may send byte by byte: what there is must not be copied for each
+   */
+  private append (chunk: Uint8Array): void {
+    const size = this.received + chunk.byteLength
+
+    if (size > this.buffer.byteLength) {
+      const buffer = new Uint8Array(Math.max(size, 2 * this.buffer.byteLength))
+      buffer.set(this.unread)
+      this.buffer = buffer
+    }
+
+    this.buffer.set(chunk, this.received)
+    this.received = size
+  }
+
+  private get unread (): Uint8Array {
+    return this.buffer.subarray(0, this.received)
+  }
+
   private read (): void {
     while (this.expected.length > 0) {
       const line = this.take(MAX_LINE_LENGTH, unsupported)
@@ -119,7 +142,7 @@ export class Exchange {
       return
     }
 
-    if (this.buffer.byteLength > 0) {
+    if (this.received > 0) {
       throw malformed('stream goes on after its message')
     }
 
@@ -131,9 +154,9 @@ export class Exchange {
    */
   private take (maxLength: number, createError: () => Error): Uint8Array | undefined {
     const lengthBytes = varint.encodingLength(maxLength)
-    const end = this.buffer.subarray(0, lengthBytes).findIndex(byte => byte < 0x80) + 1
+    const end = this.unread.subarray(0, lengthBytes).findIndex(byte => byte < 0x80) + 1
 
-    if (end === 0 && this.buffer.byteLength >= lengthBytes) {
+    if (end === 0 && this.received >= lengthBytes) {
       throw createError()
     }
 
@@ -141,18 +164,19 @@ export class Exchange {
       return
     }
 
-    const length = varint.decode(this.buffer)
+    const length = varint.decode(this.unread)
 
     if (length > maxLength || varint.encodingLength(length) !== end) {
       throw createError()
     }
 
-    if (this.buffer.byteLength < end + length) {
+    if (this.received < end + length) {
       return
     }
 
     const bytes = this.buffer.slice(end, end + length)
-    this.buffer = this.buffer.slice(end + length)
+    this.buffer = this.unread.slice(end + length)
+    this.received = this.buffer.byteLength
 
     return bytes
   }
@@ -160,6 +184,7 @@ export class Exchange {
   private end (outcome: ExchangeOutcome): void {
     this.over = true
     this.buffer = new Uint8Array(0)
+    this.received = 0
     this.outcome = outcome
   }
 }
