@@ -13,6 +13,7 @@ describe('the settings of DTLS', () => {
     ['a send window that no message fits', { sendWindow: 0 }],
     ['less than nothing for datagrams', { datagramReceiveBuffer: -1 }],
     ['packets too small for a handshake', { maxPacketSize: 575 }],
+    ['sessions that are over at once', { idleTimeout: 0 }],
     ['packets larger than a record and what is around it', { maxPacketSize: 16_001 }],
     ['something other than yes or no to DTLS 1.2', { allowDtls12: 'no' as any }]
   ]

@@ -9,17 +9,17 @@ import { DEFAULT_QUEUES, nativeSettings } from '../native/settings.ts'
 import { dtlsIdentity } from './identity.ts'
 import { DTLS } from './protocol.ts'
 import type { SecurityScheme } from '../index.ts'
-import type { SessionQueues } from '../native/settings.ts'
+import type { Ranges, SessionQueues } from '../native/settings.ts'
 
 export interface DtlsInit extends SessionQueues {
   /**
-   * A session on which nothing is heard for so many milliseconds is over. Each side goes by its own value. Default: 30,000.
+   * A session on which nothing is heard for so many milliseconds, 1 or more, is over. Each side goes by its own value. Default: 30,000.
    */
   idleTimeout?: number
 
   /**
    * How often to send something on an idle session, in milliseconds, so that it does not time out and NATs keep their
-   * mapping. Below the remote's `idleTimeout`. Default: 10,000.
+   * mapping. Below the remote's `idleTimeout`; 0 for never. Default: 10,000.
    */
   keepAliveInterval?: number
 
@@ -83,7 +83,8 @@ const DEFAULTS: Required<Omit<DtlsInit, 'allowDtls12'>> = {
 }
 
 /** What the protocols, and the framing of streams, leave room for */
-const RANGES: Partial<Record<keyof typeof DEFAULTS, [min: number, max: number]>> = {
+const RANGES: Ranges<typeof DEFAULTS> = {
+  idleTimeout: [1, 0xffffffff],
   maxInboundStreams: [1, 32_767],
   streamReceiveWindow: [64 * 1024, 0xffffffff],
   receiveWindow: [64 * 1024, 0xffffffff],
@@ -97,15 +98,7 @@ const RANGES: Partial<Record<keyof typeof DEFAULTS, [min: number, max: number]>>
  */
 export function dtls (init: DtlsInit = {}): SecurityScheme {
   const { allowDtls12 = false, ...numbers } = init
-  const settings = nativeSettings('dtls', numbers, DEFAULTS)
-
-  for (const [name, [min, max]] of Object.entries(RANGES)) {
-    const value = settings[name as keyof typeof RANGES]
-
-    if (value < min || value > max) {
-      throw new InvalidParametersError(`dtls: ${name} has to be an integer from ${min} to ${max}, not ${value}`)
-    }
-  }
+  const settings = nativeSettings('dtls', numbers, DEFAULTS, RANGES)
 
   if (typeof allowDtls12 !== 'boolean') {
     throw new InvalidParametersError(`dtls: allowDtls12 has to be true or false, not ${allowDtls12}`)

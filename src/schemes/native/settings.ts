@@ -1,3 +1,4 @@
+import { InvalidParametersError } from '@libp2p/interface'
 import { checkLimits } from '../../check-limits.ts'
 import { DEFAULT_HELD_ARRIVALS } from '../held-arrivals.ts'
 
@@ -41,12 +42,23 @@ export const DEFAULT_QUEUES: Required<SessionQueues> = {
   maxHeldDatagrams: DEFAULT_HELD_ARRIVALS.maxDatagrams
 }
 
-/**
- * Settings as the engine takes them: integers that fit 32 bits, and the defaults where nothing is said. Throws
- * `InvalidParametersError`.
- */
-export function nativeSettings<T extends { [K in keyof T]: number }> (scheme: string, init: Partial<T>, defaults: T): T {
-  const given = Object.fromEntries(Object.entries(init).filter(([, value]) => value != null))
+export type Ranges<T> = Partial<Record<keyof T, [min: number, max: number]>>
 
-  return checkLimits<T>(scheme, { ...defaults, ...given } as T)
+/**
+ * Settings as the engine takes them: integers that fit 32 bits, or the range that is given, and the defaults where nothing is said.
+ * Throws `InvalidParametersError`.
+ */
+export function nativeSettings<T extends { [K in keyof T]: number }> (scheme: string, init: Partial<T>, defaults: T, ranges: Ranges<T>): T {
+  const given = Object.fromEntries(Object.entries(init).filter(([, value]) => value != null))
+  const settings = checkLimits<T>(scheme, { ...defaults, ...given } as T)
+
+  for (const [name, [min, max]] of Object.entries(ranges) as Array<[keyof T, [number, number]]>) {
+    const value = settings[name]
+
+    if (value < min || value > max) {
+      throw new InvalidParametersError(`${scheme}: ${String(name)} has to be an integer from ${min} to ${max}, not ${value}`)
+    }
+  }
+
+  return settings
 }

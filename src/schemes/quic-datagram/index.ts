@@ -6,18 +6,18 @@ import { NativeScheme } from '../native/scheme.ts'
 import { DEFAULT_QUEUES, nativeSettings } from '../native/settings.ts'
 import { QUIC_DATAGRAM } from './protocol.ts'
 import type { SecurityScheme } from '../index.ts'
-import type { SessionQueues } from '../native/settings.ts'
+import type { Ranges, SessionQueues } from '../native/settings.ts'
 
 export interface QuicDatagramInit extends SessionQueues {
   /**
-   * A session on which nothing is heard for so many milliseconds is over. The lower of both sides' values counts (RFC 9000,
-   * section 10.1). Default: 30,000.
+   * A session on which nothing is heard for so many milliseconds, 1 or more, is over. The lower of both sides' values counts (RFC
+   * 9000, section 10.1). Default: 30,000.
    */
   idleTimeout?: number
 
   /**
    * How often to send something on an idle session, in milliseconds, so that it does not time out and NATs keep their
-   * mapping. Default: 10,000.
+   * mapping; 0 for never. Default: 10,000.
    */
   keepAliveInterval?: number
 
@@ -64,12 +64,16 @@ const DEFAULTS: Required<QuicDatagramInit> = {
   datagramSendBuffer: 256 * 1024
 }
 
+const RANGES: Ranges<typeof DEFAULTS> = {
+  idleTimeout: [1, 0xffffffff]
+}
+
 /**
  * The QUIC DATAGRAM scheme, for `psec({ schemes: [quicDatagram()] })`. Throws `InvalidParametersError`; where the native
  * engine is missing, its handshakes reject with `EngineUnavailableError`.
  */
 export function quicDatagram (init: QuicDatagramInit = {}): SecurityScheme {
-  const settings = nativeSettings('quicDatagram', init, DEFAULTS)
+  const settings = nativeSettings('quicDatagram', init, DEFAULTS, RANGES)
 
   return new NativeScheme({
     protocol: QUIC_DATAGRAM,
