@@ -26,7 +26,8 @@ export class EngineUnavailableError extends Error {
 }
 
 /**
- * The native engine stopped unexpectedly. Its sessions are lost; the message carries the engine's last words.
+ * The native engine stopped unexpectedly. The message carries its last words. A listener logs this, and closes; the port's sessions and
+ * handshakes fail with `SessionFailedError` and `HandshakeFailedError`.
  */
 export class EngineFailedError extends Error {
   static name = 'EngineFailedError'

@@ -52,7 +52,10 @@ export interface NativeIdentity {
   readonly __identity?: never
 }
 
-export type CloseCause = 'local' | 'remote' | 'remote-error' | 'timed-out' | 'reset' | 'failed'
+/**
+ * The last one is said by `EnginePort`
+ */
+export type CloseCause = 'local' | 'remote' | 'remote-error' | 'timed-out' | 'reset' | 'failed' | 'engine-failed'
 
 export type NativeNotice =
   { type: 'raw', host: string, port: number, localHost?: string, data: Uint8Array, guest?: number, answer?: Uint8Array } |

@@ -303,7 +303,7 @@ export class EnginePort {
 
   #onClosed (message?: string | null): void {
     for (const session of [...this.#sessions.values()]) {
-      session.onNotice({ type: 'closed', cause: message == null ? 'local' : 'failed', message: message ?? '' })
+      session.onNotice({ type: 'closed', cause: message == null ? 'local' : 'engine-failed', message: message ?? '' })
     }
 
     this.#sessions.clear()

@@ -102,6 +102,11 @@ export interface PacketAcceptor {
    * goes by that answer, and will not take notice of what is proposed on this one
    */
   onSocket (socket: PacketSocket, firstDatagram: Uint8Array, validated: boolean, dialled?: PacketSocket): void
+
+  /**
+   * The port has ended by itself, and with it all of its sockets. Not called when it was closed.
+   */
+  onFailed? (err: Error): void
 }
 
 /**
@@ -178,7 +183,8 @@ export interface PacketEndpoint {
   get (remote: PacketAddress): PacketSocket | undefined
 
   /**
-   * Open a socket for a remote. Throws `InvalidParametersError` if there is one already: look with `get` first.
+   * Open a socket for a remote. Throws `InvalidParametersError` if there is one already (look with `get` first) or the remote's address
+   * is of the other version of IP, and `ConnectionClosedError` if the port is closed.
    */
   connect (remote: PacketAddress): PacketSocket
 
@@ -213,7 +219,8 @@ export interface PacketEndpoint {
   readonly maxGuests?: number
 
   /**
-   * Close the port and every socket on it; resolves when the port is free again. Idempotent.
+   * Close the port and every socket on it; resolves when the port is free again. Idempotent. The signal ends the waiting, not the
+   * closing.
    */
   close (options?: AbortOptions): Promise<void>
 }
@@ -222,7 +229,7 @@ export interface OpenEndpointOptions extends PacketAddress, AbortOptions {
 }
 
 /**
- * How local ports are opened: `udpEndpoints` by default, a `MemoryNetwork` in tests, or a packet transport of your own
+ * How local ports are opened: `udp()` by default, a `MemoryNetwork` in tests, or a packet transport of your own
  */
 export interface PacketEndpointFactory {
   /**

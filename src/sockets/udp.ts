@@ -2,8 +2,9 @@
  * UDP by the native engine: a port of the machine as a `PacketEndpoint`.
  */
 import { isIP, SocketAddress } from 'node:net'
-import { InvalidParametersError } from '@libp2p/interface'
+import { ConnectionClosedError, InvalidParametersError } from '@libp2p/interface'
 import { TypedEventEmitter } from 'main-event'
+import { raceSignal } from 'race-signal'
 import { equals } from 'uint8arrays/equals'
 import { checkLimits } from '../check-limits.ts'
 import { loadEngine } from '../engine/load.ts'
@@ -14,6 +15,7 @@ import type { EndpointShield, EndpointWelcome, PacketAcceptor, PacketAddress, Pa
 import type { NativeFlow } from '../engine/flow.ts'
 import type { NativeLimits, NativePeer, NativeIdentity } from '../engine/native.ts'
 import type { Welcomed } from '../engine/port.ts'
+import type { AbortOptions } from '@libp2p/interface'
 
 /**
  * What a path carries without knowing better: an Ethernet's 1,500 bytes less the headers of IP and UDP, less what tunnels
@@ -125,7 +127,7 @@ export class UdpEndpoint implements PacketEndpoint {
       this.#port = EnginePort.bind(init.host, init.port, init.anyStranger ?? false, nativeLimits(init), {
         onRaw: (host, port, localHost, datagram, welcomed) => { this.#onDatagram({ host, port }, localHost, datagram, welcomed) },
         onValidated: (host, port, localHost, proposal, answer, datagram) => { this.#onValidated({ host, port }, localHost, proposal, answer, datagram) },
-        onClosed: () => { this.#onClosed() }
+        onClosed: (err) => { this.#onClosed(err) }
       })
     } catch (err: any) {
       throw toBindError(err, init)
@@ -157,7 +159,7 @@ export class UdpEndpoint implements PacketEndpoint {
 
   connect (remote: PacketAddress): PacketSocket {
     if (this.#status === 'closed') {
-      throw new InvalidParametersError(`The port ${formatPacketAddress(this.localAddress)} is closed`)
+      throw new ConnectionClosedError(`The port ${formatPacketAddress(this.localAddress)} is closed, open it again first`)
     }
 
     const address = canonical(remote)
@@ -219,10 +221,10 @@ export class UdpEndpoint implements PacketEndpoint {
     }
   }
 
-  async close (): Promise<void> {
+  async close (options: AbortOptions = {}): Promise<void> {
     this.#closing ??= this.#close()
 
-    return this.#closing
+    return raceSignal(this.#closing, options.signal)
   }
 
   async #close (): Promise<void> {
@@ -351,9 +353,15 @@ export class UdpEndpoint implements PacketEndpoint {
     }
   }
 
-  #onClosed (): void {
+  #onClosed (err?: Error): void {
+    const acceptor = this.#acceptor
+    this.#acceptor = undefined
     this.#status = 'closed'
     this.#closeSockets()
+
+    if (err != null) {
+      acceptor?.onFailed?.(err)
+    }
   }
 }
 

@@ -60,11 +60,13 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
   readonly #inbound = new Set<Link>()
   #state: 'idle' | 'opening' | 'listening' | 'closed' = 'idle'
   #endpoint?: PacketEndpoint
-  #isShielded = false
-  #welcome?: EndpointWelcome
+  /** How the endpoint can answer strangers by itself */
+  #prepared?: EndpointWelcome
+  #canWelcome = false
   #isWelcoming = false
   /** Whether there is a means to have strangers prove their address before JavaScript hears of them */
   #canShield = false
+  #isShielded = false
   #cancelShieldCheck?: Cancel
   #listenAddr?: Multiaddr
   #addr = 'unknown'
@@ -171,8 +173,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.#addr = formatPacketAddress({ host, port })
 
     try {
-      const endpoint = await this.#init.ports.listen({ host, port }, { signal: this.#shutdown.signal })
-      this.#onOpen(endpoint, ma)
+      await this.#open({ host, port }, ma)
     } catch (err) {
       if (this.#state === 'opening') {
         this.#state = 'idle'
@@ -230,14 +231,30 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.safeDispatchEvent('close')
   }
 
-  #onOpen (endpoint: PacketEndpoint, ma: Multiaddr): void {
+  async #open (address: PacketAddress, ma: Multiaddr): Promise<void> {
+    const { ports, psecUpgrader } = this.#init
+    const { signal } = this.#shutdown
+    const endpoint = await ports.listen(address, { signal })
+
+    try {
+      // closed meanwhile, and the factory took no notice
+      signal.throwIfAborted()
+      this.#onOpen(endpoint, ma, psecUpgrader.prepareAnswers())
+    } catch (err) {
+      ports.withdraw(endpoint)
+      await endpoint.close()
+      throw err
+    }
+  }
+
+  #onOpen (endpoint: PacketEndpoint, ma: Multiaddr, prepared: EndpointWelcome | undefined): void {
     this.#state = 'listening'
     this.#endpoint = endpoint
     this.#listenAddr = withPort(ma, endpoint.localAddress.port)
     this.#addr = formatPacketAddress(endpoint.localAddress)
-
-    const prepared = this.#init.psecUpgrader.prepareAnswers()
+    this.#prepared = prepared
     this.#canShield = prepared != null && endpoint.shield != null
+    this.#canWelcome = prepared != null && endpoint.welcome != null
     this.#pending = newPendingInbound(this.#init.limits, this.#canShield)
     this.#updateShield()
 
@@ -245,14 +262,20 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
       filter: (datagram, remote, validated) => this.#deservesSocket(datagram, remote, validated),
       onSocket: (socket, firstDatagram, validated, dialled) => {
         this.#accept(socket, firstDatagram, validated, dialled == null ? undefined : this.#init.links.get(dialled))
-      }
+      },
+      onFailed: (err) => { this.#onFailed(err) }
     })
 
-    this.#welcome = prepared
     this.#updateWelcome()
     this.#init.metrics.listenerStatus?.update({ [this.#addr]: 1 })
     this.#log('listening on %s', this.#addr)
     this.safeDispatchEvent('listening')
+  }
+
+  #onFailed (err: Error): void {
+    this.#init.metrics.listenerErrors?.increment({ [`${this.#addr} port_failed`]: true })
+    this.#log.error('%s takes nobody any more, listen anew - %e', this.#addr, err)
+    this.close().catch((err) => { this.#log.error('%s was not closed in order - %e', this.#addr, err) })
   }
 
   #deservesSocket (datagram: Uint8Array, remote: PacketAddress, validated: boolean): boolean {
@@ -268,17 +291,15 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     return this.#init.psecUpgrader.isProposal(datagram)
   }
 
-  #prepareShield (): EndpointShield | undefined {
-    const prepared = this.#endpoint?.shield == null ? undefined : this.#init.psecUpgrader.prepareAnswers()
-
-    return prepared == null
+  #shield ({ limits } = this.#init): EndpointShield | undefined {
+    return this.#prepared == null
       ? undefined
       : {
-          ...prepared,
-          maxProposals: this.#init.limits.maxHeldOffInbound,
-          maxProposalsPerPrefix: this.#init.limits.maxHeldOffPerPrefix,
-          maxUnprepared: Math.ceil(this.#init.limits.maxUnpreparedInbound / 10),
-          lifetime: this.#init.limits.validationTimeout
+          ...this.#prepared,
+          maxProposals: limits.maxHeldOffInbound,
+          maxProposalsPerPrefix: limits.maxHeldOffPerPrefix,
+          maxUnprepared: Math.ceil(limits.maxUnpreparedInbound / 10),
+          lifetime: limits.validationTimeout
         }
   }
 
@@ -302,7 +323,18 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     }
 
     this.#isShielded = !this.#isShielded
-    this.#endpoint?.shield?.(this.#isShielded ? this.#prepareShield() : undefined)
+
+    try {
+      this.#endpoint?.shield?.(this.#isShielded ? this.#shield() : undefined)
+    } catch (err: any) {
+      // they are turned away above the limits
+      this.#canShield = false
+      this.#isShielded = false
+      this.#cancelShieldCheck?.()
+      this.#log.error('%s can\'t have strangers prove their address - %e', this.#addr, err)
+      return
+    }
+
     this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} ${this.#isShielded ? 'shield_up' : 'shield_down'}`]: true })
     this.#log('strangers %s their address first, %d upgrades are pending', this.#isShielded ? 'have to prove' : 'need not prove', this.#pending.size)
   }
@@ -311,7 +343,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
    * The endpoint may answer strangers by itself as long as none of them will be turned away here
    */
   #updateWelcome (): void {
-    const isWelcoming = this.#state === 'listening' && this.#welcome != null && this.#pending.room >= (this.#endpoint?.maxGuests ?? 0)
+    const isWelcoming = this.#state === 'listening' && this.#canWelcome && this.#pending.room >= (this.#endpoint?.maxGuests ?? 0)
 
     if (isWelcoming === this.#isWelcoming) {
       return
@@ -320,10 +352,11 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.#isWelcoming = isWelcoming
 
     try {
-      this.#endpoint?.welcome?.(isWelcoming ? this.#welcome : undefined)
+      this.#endpoint?.welcome?.(isWelcoming ? this.#prepared : undefined)
     } catch (err: any) {
       // they are answered here
-      this.#welcome = undefined
+      this.#canWelcome = false
+      this.#isWelcoming = false
       this.#log.error('%s can\'t answer strangers by itself - %e', this.#addr, err)
     }
   }
@@ -343,11 +376,11 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     const handshakeSignal = upgrader.createInboundAbortSignal(this.#shutdown.signal)
     let isConnected = false
     const validateAddress = !validated && this.#pending.isUnderPressure
-    this.#pending.add(link, socket.remoteAddress.host, validated)
-    this.#updateShield()
-    this.#updateWelcome()
 
     try {
+      this.#pending.add(link, socket.remoteAddress.host, validated)
+      this.#updateShield()
+      this.#updateWelcome()
       const connection = await link.accept({ upgrader, firstDatagram, validateAddress, handshakeSignal, signal: this.#shutdown.signal })
       isConnected = true
       this.#track(link)

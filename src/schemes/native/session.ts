@@ -29,7 +29,8 @@ const CLOSE_MESSAGES: Record<CloseCause, string> = {
   'remote-error': 'the remote ended it with an error',
   'timed-out': 'nothing was heard of the remote for too long',
   reset: 'the remote does not know it any more, it may have restarted',
-  failed: 'a rule of the protocol was broken'
+  failed: 'a rule of the protocol was broken',
+  'engine-failed': 'the native engine stopped'
 }
 
 const FAILURES: Record<CloseCause, SessionFailure> = {
@@ -38,7 +39,8 @@ const FAILURES: Record<CloseCause, SessionFailure> = {
   'remote-error': 'remoteError',
   'timed-out': 'timedOut',
   reset: 'reset',
-  failed: 'failed'
+  failed: 'failed',
+  'engine-failed': 'failed'
 }
 
 export interface NativeSessionInit {
