@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dimpl::{Dtls, Output, ProtocolVersion};
 use quinn_proto::{Endpoint, Transmit};
 use sctp_proto::{AssociationError, Event, StreamEvent};
@@ -102,8 +102,8 @@ struct Stream {
     /// How many bytes have been sent, and how many may be in all: before the remote says, and if it never does, any number.
     sent: u64,
     limit: u64,
-    /// What came and was not passed on yet, and how much that is.
-    inbox: VecDeque<Bytes>,
+    /// What came and was not passed on yet, and how many bytes that is.
+    inbox: VecDeque<BytesMut>,
     inbox_size: usize,
     /// What comes after it.
     end: Option<Kind>,
@@ -154,6 +154,17 @@ impl Stream {
         }
         self.sent += chunk.len() as u64;
         Some(chunk)
+    }
+
+    /// Have it wait until it is passed on. Small payloads become one: each alone would take many times its bytes.
+    fn keep(&mut self, payload: Bytes) {
+        self.inbox_size += payload.len();
+        match self.inbox.back_mut() {
+            Some(last) if last.len() + payload.len() <= MAX_PAYLOAD => {
+                last.extend_from_slice(&payload);
+            }
+            _ => self.inbox.push_back(payload.into()),
+        }
     }
 
     /// What the remote is to be told of how much it may send: at first when it sends so much that it matters, then when it
@@ -1062,9 +1073,8 @@ impl DtlsSession {
         let flag = message.known_flag();
         let payload = message.into_payload();
         if !payload.is_empty() && stream.end.is_none() && !stream.unwanted {
-            stream.inbox_size += payload.len();
             self.inbox_size += payload.len();
-            stream.inbox.push_back(payload);
+            stream.keep(payload);
         }
         match flag {
             Some(Flag::Fin) => {
@@ -1343,8 +1353,9 @@ impl DtlsSession {
     }
 
     fn next_probe(&self) -> Option<Instant> {
+        let interval = self.identity.settings.keep_alive;
         let last = self.flight.marked_at().max(self.heard_at)?;
-        Some(last + self.identity.settings.keep_alive)
+        (!interval.is_zero()).then(|| last + interval)
     }
 
     /// Whether so many bytes may be sent to a client that has not proved its address.

@@ -26,6 +26,7 @@ pub enum Identity {
 #[derive(Clone, Debug)]
 pub struct QuicSettings {
     pub idle_timeout: Duration,
+    /// Zero: nothing is sent to keep a session alive.
     pub keep_alive: Duration,
     pub max_streams: u32,
     pub stream_receive_window: u32,
@@ -125,7 +126,7 @@ impl QuicIdentity {
         let mut config = TransportConfig::default();
         config
             .max_idle_timeout(IdleTimeout::try_from(settings.idle_timeout).ok())
-            .keep_alive_interval(Some(settings.keep_alive))
+            .keep_alive_interval(Some(settings.keep_alive).filter(|it| !it.is_zero()))
             .max_concurrent_bidi_streams(settings.max_streams.into())
             // libp2p has none (its quic-v1 specification, "Streams").
             .max_concurrent_uni_streams(VarInt::from_u32(0))

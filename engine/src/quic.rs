@@ -50,10 +50,6 @@ impl Stream {
             receive_over: false,
         }
     }
-
-    fn unsent_bytes(&self) -> usize {
-        self.unsent.iter().map(Bytes::len).sum()
-    }
 }
 
 enum State {
@@ -406,13 +402,14 @@ impl QuicSession {
         if stream.send_over {
             return;
         }
-        let before = stream.unsent_bytes();
+        let mut bytes = 0;
         let mut was_stopped = false;
         while !stream.unsent.is_empty() {
             let chunks = stream.unsent.make_contiguous();
             match self.connection.send_stream(id).write_chunks(chunks) {
                 Ok(written) => {
                     stream.unsent.drain(..written.chunks);
+                    bytes += written.bytes as u64;
                 }
                 Err(WriteError::Blocked) => break,
                 Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
@@ -421,9 +418,8 @@ impl QuicSession {
                 }
             }
         }
-        let written = before - stream.unsent_bytes();
-        if written > 0 {
-            out.push(Kind::StreamWritten, self.id, id.into(), written as u64);
+        if bytes > 0 {
+            out.push(Kind::StreamWritten, self.id, id.into(), bytes);
         }
         if was_stopped {
             self.stopped(id, out);

@@ -36,6 +36,7 @@ const FLIGHT_BESIDE_CERTIFICATE: usize = 400;
 #[derive(Clone, Debug)]
 pub struct DtlsSettings {
     pub idle_timeout: Duration,
+    /// Zero: nothing is sent to keep a session alive.
     pub keep_alive: Duration,
     pub max_streams: u16,
     pub stream_receive_window: u32,

@@ -78,7 +78,12 @@ impl Message {
 
     /// What a message of SCTP holds; `None` if that is not one of these and nothing more.
     pub fn decode(mut data: Bytes) -> Option<Self> {
-        let message = Self::decode_length_delimited(&mut data).ok()?;
+        let size = data.len();
+        let mut message = Self::decode_length_delimited(&mut data).ok()?;
+        // Where most of a message is skipped, its payload would keep that, too: they share their memory.
+        if let Some(payload) = message.payload.as_mut().filter(|it| it.len() < size / 2) {
+            *payload = Bytes::copy_from_slice(payload);
+        }
         data.is_empty().then_some(message)
     }
 }
@@ -114,6 +119,20 @@ mod tests {
         );
         assert_eq!(Message::decode(Bytes::from_static(&[3, 8, 0])), None);
         assert_eq!(Message::decode(Bytes::new()), None);
+    }
+
+    #[test]
+    fn a_payload_does_not_keep_what_else_its_message_had() {
+        let payload = Message::of_payload(Bytes::from_static(b"hi"));
+        // A field of the future (number 3), behind it and before it.
+        let field = [&[0x1a, 0xe8, 0x07][..], &[7; 1000]].concat();
+        let payload = &payload.encode()[1..];
+        for fields in [[payload, &field], [&field, payload]] {
+            let data = [&[0xef, 0x07], &fields.concat()[..]].concat();
+            let message = Message::decode(data.into()).unwrap();
+            let kept = BytesMut::from(message.into_payload());
+            assert!(kept == b"hi"[..] && kept.capacity() < 100);
+        }
     }
 
     #[test]

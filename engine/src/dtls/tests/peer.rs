@@ -201,10 +201,19 @@ impl Peer {
         assert_eq!(held, session.inbox_size);
         // The last message may be over it.
         assert!(held <= settings.receive_window as usize + (64 << 10));
+        session.streams.values().for_each(check_inbox);
         assert!(session.received_size <= settings.datagram_receive_buffer);
         assert!(session.writing.len() <= 100 && session.unacknowledged.len() <= 100);
         assert!(session.packets.len() <= 2 * PACKET_BACKLOG);
     }
+}
+
+/// It takes about as much memory as it is said to hold.
+fn check_inbox(stream: &Stream) {
+    let buffers = stream.inbox.iter().map(BytesMut::capacity);
+    let memory = buffers.sum::<usize>() + stream.inbox.capacity() * size_of::<BytesMut>();
+    let most = 2 * stream.inbox_size + 4096;
+    assert!(memory <= most, "{memory} of {most}");
 }
 
 /// The value of the first parameter of a type (RFC 9260, section 3.2.1).
@@ -328,6 +337,33 @@ fn what_a_reader_does_not_take_fills_no_more_than_the_window() {
         kept <= taken + 2 * settings().receive_window as usize,
         "{kept}"
     );
+}
+
+#[test]
+fn bytes_that_come_one_by_one_take_no_more_memory_than_others_while_they_wait() {
+    let mut peer = Peer::associated();
+    let large = vec![1; 1000];
+    let mut sent = Vec::new();
+    while sent.len() < settings().stream_receive_queue {
+        peer.message(0, &Message::of_payload(large.clone().into()));
+        sent.extend(&large);
+    }
+    for number in 0..20_000u32 {
+        let payload = vec![number as u8];
+        sent.extend(&payload);
+        peer.message(0, &Message::of_payload(payload.into()));
+    }
+    peer.check();
+    assert_eq!(peer.victim.session.streams[&0].inbox_size, 20_000);
+
+    let victim = &mut peer.victim;
+    victim
+        .session
+        .consumed(0, sent.len(), &mut victim.out, false);
+    victim.process(peer.now);
+    let data = peer.victim.batches.iter().flat_map(|batch| &batch.data);
+    assert!(data.eq(&sent));
+    assert!(peer.is_intact());
 }
 
 #[test]
