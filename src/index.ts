@@ -232,7 +232,8 @@ export interface PsecComponents {
 }
 
 /**
- * Create the transport, for the `transports` of a node's configuration
+ * Create the transport, for the `transports` of a node's configuration. What it returns throws when the node is made:
+ * `PrivateNetworkError` if that has a `connectionProtector`, `InvalidParametersError` if an option is none that it can be.
  */
 export function psec (init: PsecInit = {}): (components: PsecComponents) => Transport<PsecDialEvents> {
   return (components) => new PsecTransport(components, {
@@ -261,7 +262,7 @@ export type { DtlsInit } from './schemes/dtls/index.ts'
 export type { SessionQueues } from './schemes/native/settings.ts'
 export type { QuicDatagramInit } from './schemes/quic-datagram/index.ts'
 export type { CancelOptions, ChannelBinding, InitiateOptions, Initiation, ProceedOptions, RespondOptions, SchemeContext, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler, SecurityScheme } from './schemes/index.ts'
-export type { EndpointShield, EndpointWelcome, OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents, PreparedAnswers } from './sockets/index.ts'
+export type { EndpointShield, OpenEndpointOptions, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents, PreparedAnswers } from './sockets/index.ts'
 export type { UdpInit } from './sockets/udp.ts'
 export type { MemoryNetworkCounters, MemoryNetworkInit } from './sockets/memory.ts'
 export type { InboundUpgradeOptions, Negotiation, PsecProgressEvents, PsecUpgraderComponents, PsecUpgraderInit, SecuredSocket, UpgradeOptions } from './upgrader/index.ts'

@@ -25,7 +25,7 @@ export interface ConnectionNegotiation extends Negotiation {
   /**
    * Resolves with the final value of `confirmed`: true when it is proved; false as soon as it is clear that it will not be, at the
    * latest when the time for it is over (`confirmTimeout`). Never rejects: where the proof fails the connection is closed, with
-   * `DowngradeDetectedError` as the error of its `close` event.
+   * `DowngradeDetectedError` as the error of its `close` event, or `ConfirmationFailedError` if what the remote sent can't be read.
    */
   readonly confirmation: Promise<boolean>
 

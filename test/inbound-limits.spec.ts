@@ -11,7 +11,7 @@ import { PsecUpgrader } from '../src/upgrader/index.ts'
 import { decodeFrame, encodeFrame } from '../src/wire/index.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
 import type { PsecInit } from '../src/index.ts'
-import type { EndpointWelcome } from '../src/sockets/index.ts'
+import type { PreparedAnswers } from '../src/sockets/index.ts'
 import type { Link } from '../src/transport/link.ts'
 import type { PendingInboundInit } from '../src/transport/pending-inbound.ts'
 import type { KeyType, PeerId } from '@libp2p/interface'
@@ -195,7 +195,7 @@ describe('answers that are prepared for a shield', () => {
     }
   }
 
-  async function prepare (init: Pick<PsecInit, 'schemes' | 'selectScheme' | 'maxPreparedNames'>, keyType: KeyType = 'Ed25519'): Promise<EndpointWelcome | undefined> {
+  async function prepare (init: Pick<PsecInit, 'schemes' | 'selectScheme' | 'maxPreparedNames'>, keyType: KeyType = 'Ed25519'): Promise<PreparedAnswers | undefined> {
     const privateKey = await generateKeyPair(keyType as 'Ed25519')
     const components = { privateKey, peerId: peerIdFromPrivateKey(privateKey), logger: defaultLogger() }
 
@@ -203,7 +203,7 @@ describe('answers that are prepared for a shield', () => {
   }
 
   /** What is answered to a proposal: the scheme in the response */
-  function answerTo (prepared: EndpointWelcome | undefined, peerId: PeerId, schemes: string[], initiationPacket?: Uint8Array): string[] {
+  function answerTo (prepared: PreparedAnswers | undefined, peerId: PeerId, schemes: string[], initiationPacket?: Uint8Array): string[] {
     const id = peerId.toMultihash().bytes
     const frame = Buffer.from(encodeFrame({ type: 'propose', peerId: id, schemes, initiationPacket }))
     const list = frame.subarray(2 + id.byteLength)

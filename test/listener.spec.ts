@@ -1,6 +1,7 @@
 /**
  * A listener whose port does not do as it should
  */
+import { createSocket } from 'node:dgram'
 import { multiaddr } from '@multiformats/multiaddr'
 import { expect } from 'aegir/chai'
 import { loadEngine } from '../src/engine/load.ts'
@@ -130,6 +131,19 @@ describe('a listener', () => {
 
     expect(events(metrics, 'libp2p_psec_listener_events_total', 'shield_up')).to.equal(0)
     await eventually(() => Object.values(metrics.calculated('libp2p_psec_pending_inbound_connections_total') as Record<string, number>).every(count => count === 0))
+  })
+
+  it('counts datagrams of no bytes', async () => {
+    const metrics = recordMetrics()
+    const node = await createNode({ metrics: metrics.metrics })
+    const socket = createSocket('udp4')
+
+    try {
+      socket.send(new Uint8Array(), Number(addressOf(node).getComponents()[1].value), '127.0.0.1')
+      await eventually(() => (metrics.calculated('libp2p_psec_open_ports_counters') as Record<string, number>).empty === 1)
+    } finally {
+      socket.close()
+    }
   })
 
   it('closes, and says so, when its port fails', async () => {

@@ -813,6 +813,7 @@ describe('the shield of a UDP port', () => {
     alice: UdpEndpoint
     bob: UdpEndpoint
     aliceKey: PrivateKey
+    bobKey: PrivateKey
     propose: Propose
     bare: Uint8Array
     accept: Uint8Array
@@ -829,6 +830,7 @@ describe('the shield of a UDP port', () => {
 
     bob.shield({
       answers: [{ offer: bare.subarray(2 + propose.peerId.byteLength), response: accept }],
+      peerId: peerIdFromPrivateKey(bobKey).toMultihash().bytes,
       addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
       maxProposals: 8,
       maxProposalsPerPrefix: 8,
@@ -836,7 +838,7 @@ describe('the shield of a UDP port', () => {
       lifetime: 15_000
     })
 
-    return { scheme, alice, bob, aliceKey, propose, bare, accept }
+    return { scheme, alice, bob, aliceKey, bobKey, propose, bare, accept }
   }
 
   /** What the initiator does once it was answered */
@@ -949,6 +951,33 @@ describe('the shield of a UDP port', () => {
     await Promise.all(sessions.map(async session => expect(session).to.eventually.be.rejected()))
   })
 
+  it('answers nobody whose id is none, or its own: that is left to the acceptor', async () => {
+    const { alice, bob, bobKey, propose, bare } = await openShielded()
+    const list = bare.subarray(2 + propose.peerId.byteLength)
+    const offered: Uint8Array[] = []
+    bob.accept({
+      filter: (datagram) => {
+        offered.push(datagram)
+        return false
+      },
+      onSocket: () => {}
+    })
+    const answers: Uint8Array[] = []
+    const socket = alice.connect(bob.localAddress)
+    socket.addEventListener('message', ({ detail }) => { answers.push(detail) })
+
+    for (const peerId of [new Uint8Array(0), new Uint8Array(38), propose.peerId.subarray(0, 37), peerIdFromPrivateKey(bobKey).toMultihash().bytes]) {
+      socket.send(Uint8Array.of(0, peerId.byteLength, ...peerId, ...list))
+    }
+
+    await eventually(() => offered.length === 4)
+    // the next one's answer would come behind theirs
+    socket.send(bare)
+    await eventually(() => answers.length > 0)
+    expect(answers).to.have.lengthOf(1)
+    expect(bob.stats.shielded).to.equal(1)
+  })
+
   it('does not come between a dial and its remote', async () => {
     const scheme = quicDatagram()
     const [alice, bob] = [endpoints.open(), endpoints.open()]
@@ -956,6 +985,7 @@ describe('the shield of a UDP port', () => {
     bob.accept({ filter: () => true, onSocket: () => { throw new Error('There is a socket already') } })
     bob.shield({
       answers: [],
+      peerId: peerIdFromPrivateKey(bobKey).toMultihash().bytes,
       addressValidator: scheme.addressValidator?.({ privateKey: bobKey, logger: defaultLogger() }),
       maxProposals: 8,
       maxProposalsPerPrefix: 8,
@@ -976,7 +1006,7 @@ describe('the shield of a UDP port', () => {
     const endpoint = endpoints.open()
 
     for (const addressValidator of [undefined, null, {}, 'validator']) {
-      expect(() => { endpoint.shield({ answers: [], addressValidator, maxProposals: 8, maxProposalsPerPrefix: 8, maxUnprepared: 16, lifetime: 15_000 }) })
+      expect(() => { endpoint.shield({ answers: [], peerId: new Uint8Array(), addressValidator, maxProposals: 8, maxProposalsPerPrefix: 8, maxUnprepared: 16, lifetime: 15_000 }) })
         .to.throw('address validator').with.property('name', 'InvalidParametersError')
     }
   })

@@ -345,6 +345,13 @@ describeSchemes('transport', ({ create, createNode, protocol, endsAnytime }) => 
   })
 
   describe('failing', () => {
+    it('to dial port 0, at which nobody can be, is an InvalidMultiaddrError at once', async () => {
+      const alice = await createNode({ listen: [] })
+
+      await expect(transportDial(alice, multiaddr('/ip4/127.0.0.1/udp/0/psec'))).to.eventually.be.rejectedWith('port 0')
+        .with.property('name', 'InvalidMultiaddrError')
+    })
+
     it('with NoAnswerError if nobody is there', async () => {
       const endpoints = trackEndpoints()
       const alice = await createNode({ listen: [], psec: { endpoints, negotiationTimeout: 300 } })

@@ -178,6 +178,8 @@ pub struct Origin {
 pub struct Counters {
     /// Datagrams of strangers that were no proposals
     pub strangers: u64,
+    /// Datagrams of no bytes, whoever sent them
+    pub empty: u64,
     /// Datagrams for which JavaScript had no room
     pub raw_overflow: u64,
     /// Packets of a scheme that no session took
@@ -429,6 +431,7 @@ impl Core {
 
     pub fn handle_datagram(&mut self, now: Instant, origin: Origin, data: BytesMut) {
         let Some(first) = data.first().copied() else {
+            self.counters.empty += 1;
             return;
         };
         // The first byte tells a PSEC frame from scheme traffic; reject is exactly one byte.

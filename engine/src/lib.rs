@@ -38,7 +38,7 @@ use crate::identity::{Identity, QuicIdentity, QuicSettings};
 use crate::notice::Notice;
 use crate::port::{Port, Shared};
 use crate::reception::Welcome;
-use crate::shield::{Answer, Policy};
+use crate::shield::{Answer, Answers, Policy};
 
 /// Do ahead, in the background, what the first handshake would have to wait for.
 #[napi]
@@ -199,6 +199,7 @@ pub struct NativeStats {
     pub bytes_out: f64,
     pub send_errors: f64,
     pub strangers: f64,
+    pub empty: f64,
     pub raw_overflow: f64,
     pub unroutable: f64,
     pub shielded: f64,
@@ -219,6 +220,26 @@ pub struct NativeStats {
 pub struct NativeAnswer {
     pub offer: Buffer,
     pub response: Buffer,
+}
+
+/// All of them, and whose they are.
+#[napi(object)]
+pub struct NativeAnswers {
+    pub answers: Vec<NativeAnswer>,
+    pub peer_id: Buffer,
+}
+
+impl From<NativeAnswers> for Answers {
+    fn from(prepared: NativeAnswers) -> Self {
+        let answers = prepared.answers.iter().map(|answer| Answer {
+            offer: answer.offer[..].into(),
+            response: answer.response[..].into(),
+        });
+        Self {
+            answers: answers.collect(),
+            own_id: prepared.peer_id.to_vec(),
+        }
+    }
 }
 
 /// What a port keeps for its remotes, see `UdpInit` in `src/sockets/udp.ts`.
@@ -350,6 +371,7 @@ impl NativePort {
             bytes_out: read(&stats.bytes_out),
             send_errors: read(&stats.send_errors),
             strangers: read(&stats.strangers),
+            empty: read(&stats.empty),
             raw_overflow: read(&stats.raw_overflow),
             unroutable: read(&stats.unroutable),
             shielded: read(&stats.shielded),
@@ -391,7 +413,7 @@ impl NativePort {
     pub fn shield(
         &self,
         identity: &NativeIdentity,
-        answers: Vec<NativeAnswer>,
+        answers: NativeAnswers,
         max_proposals: u32,
         max_proposals_per_prefix: u32,
         max_unprepared: u32,
@@ -399,7 +421,7 @@ impl NativePort {
     ) -> Result<()> {
         let identity = identity.as_quic()?;
         let policy = Policy {
-            answers: prepared(answers),
+            answers: answers.into(),
             max_proposals: max_proposals as usize,
             max_proposals_per_prefix: max_proposals_per_prefix as usize,
             max_unprepared,
@@ -419,14 +441,12 @@ impl NativePort {
     pub fn welcome(
         &self,
         identity: &NativeIdentity,
-        answers: Vec<NativeAnswer>,
-        peer_id: &[u8],
+        answers: NativeAnswers,
         max_datagram_size: u16,
     ) -> Result<()> {
         let welcome = Welcome {
             identity: identity.as_quic()?,
-            answers: prepared(answers),
-            peer_id: peer_id.to_vec(),
+            answers: answers.into(),
             max_udp_payload: max_datagram_size,
         };
         self.shared.command(Command::Welcome(Some(welcome)));
@@ -656,16 +676,6 @@ fn local(host: Option<String>) -> Result<Option<IpAddr>> {
 
 fn copies(datagrams: &[Uint8Array]) -> Vec<Vec<u8>> {
     datagrams.iter().map(|data| data.to_vec()).collect()
-}
-
-fn prepared(answers: Vec<NativeAnswer>) -> Vec<Answer> {
-    answers
-        .into_iter()
-        .map(|answer| Answer {
-            offer: answer.offer[..].into(),
-            response: answer.response[..].into(),
-        })
-        .collect()
 }
 
 fn host_of(address: SocketAddr) -> String {

@@ -70,6 +70,7 @@ pub struct Stats {
     pub bytes_out: AtomicU64,
     pub send_errors: AtomicU64,
     pub strangers: AtomicU64,
+    pub empty: AtomicU64,
     pub raw_overflow: AtomicU64,
     pub unroutable: AtomicU64,
     pub shielded: AtomicU64,
@@ -486,6 +487,7 @@ impl Stats {
     fn count(&self, core: &Core) {
         let counters = core.counters;
         self.strangers.store(counters.strangers, Ordering::Relaxed);
+        self.empty.store(counters.empty, Ordering::Relaxed);
         self.raw_overflow
             .store(counters.raw_overflow, Ordering::Relaxed);
         self.unroutable
@@ -566,13 +568,17 @@ impl Udp {
             };
             let mut data = BytesMut::from(&slice[..meta.len]);
             stats.bytes_in.fetch_add(meta.len as u64, Ordering::Relaxed);
-            while !data.is_empty() {
+            loop {
                 let datagram = data.split_to(meta.stride.min(data.len()));
                 stats.datagrams_in.fetch_add(1, Ordering::Relaxed);
                 core.handle_datagram(now, origin, datagram);
                 // JavaScript thinks about it while the handshake goes on here.
                 if core.take_dial_answered() && shared.publish(&mut core.events) {
                     notify();
+                }
+                // A datagram may be empty.
+                if data.is_empty() {
+                    break;
                 }
             }
         }

@@ -14,7 +14,7 @@ use hashlink::LinkedHashMap;
 
 use crate::core::Origin;
 use crate::identity::QuicIdentity;
-use crate::shield::{Answer, find_answer};
+use crate::shield::{Answer, Answers};
 
 /// Guests at a time. What others propose is answered by JavaScript.
 pub const MAX_GUESTS: usize = 16;
@@ -28,9 +28,7 @@ const MAX_NOTED: usize = 4;
 /// What JavaScript would do with strangers' proposals.
 pub struct Welcome {
     pub identity: Arc<QuicIdentity>,
-    pub answers: Vec<Answer>,
-    /// This node's own peer id: who claims that gets no answer.
-    pub peer_id: Vec<u8>,
+    pub answers: Answers,
     /// The largest UDP payload that a stranger's path is assumed to carry.
     pub max_udp_payload: u16,
 }
@@ -38,29 +36,15 @@ pub struct Welcome {
 impl Welcome {
     /// The answer to a proposal, and its initiation packet.
     fn answer<'d>(&self, proposal: &'d [u8]) -> Option<(&Answer, &'d [u8])> {
-        let (peer_id, packet_at, answer) = find_answer(&self.answers, proposal)?;
+        let (_, packet_at, answer) = self.answers.find(proposal)?;
         let packet = &proposal[packet_at..];
-        (is_certainly_valid(peer_id)
-            && peer_id != self.peer_id
-            && is_first_packet(packet, self.max_udp_payload))
-        .then_some((answer, packet))
+        is_first_packet(packet, self.max_udp_payload).then_some((answer, packet))
     }
 }
 
 /// Whether it may be a packet of a first flight: it has a long header, and no more bytes than one has.
 fn is_first_packet(datagram: &[u8], max_udp_payload: u16) -> bool {
     datagram.len() <= max_udp_payload.into() && datagram.first().is_some_and(|first| *first >= 0xc0)
-}
-
-/// A proposal with another id may be valid, too: only JavaScript knows.
-fn is_certainly_valid(peer_id: &[u8]) -> bool {
-    match peer_id.len() {
-        // The identity multihash of an Ed25519 key, which is any 32 bytes (libp2p peer id specification, "Peer Ids").
-        38 => peer_id.starts_with(&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20]),
-        // sha2-256.
-        34 => peer_id.starts_with(&[0x12, 0x20]),
-        _ => false,
-    }
 }
 
 /// Somebody whose proposal was answered, and for whom JavaScript has not responded yet.
@@ -124,7 +108,7 @@ impl Reception {
     /// `None` to welcome nobody any more. Who is there stays.
     pub fn set(&mut self, welcome: Option<Welcome>) {
         self.welcome = welcome.map(|mut it| {
-            it.answers.retain(Answer::takes_initiation_packet);
+            it.answers.answers.retain(Answer::takes_initiation_packet);
             it
         });
     }

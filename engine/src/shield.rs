@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashlink::LinkedHashMap;
+use libp2p_identity::PublicKey;
 
 /// How long a proof is valid where JavaScript has said nothing yet.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(15);
@@ -42,9 +43,51 @@ impl Answer {
     }
 }
 
+/// What is prepared.
+#[derive(Clone, Default)]
+pub struct Answers {
+    pub answers: Vec<Answer>,
+    /// This node's own peer id: who claims that gets no answer.
+    pub own_id: Vec<u8>,
+}
+
+impl Answers {
+    /// A proposal's peer id, where its initiation packet begins, and what is prepared for it. `None` if nothing is, or the
+    /// proposal is not valid.
+    pub fn find<'a, 'd>(&'a self, datagram: &'d [u8]) -> Option<(&'d [u8], usize, &'a Answer)> {
+        let [PROPOSE, id_length, ref rest @ ..] = *datagram else {
+            return None;
+        };
+        let (peer_id, list) = rest.split_at_checked(id_length.into())?;
+        let (packet_at, answer) = self.answers.iter().find_map(|answer| {
+            let rest = list.strip_prefix(&answer.offer[..])?;
+            let packet_length = rest.len() - packet_offset(rest)?;
+            Some((datagram.len() - packet_length, answer))
+        })?;
+        (is_peer_id(peer_id) && peer_id != self.own_id).then_some((peer_id, packet_at, answer))
+    }
+}
+
+/// Whether it is a multihash that a libp2p peer id can have (libp2p peer id specification, "Peer Ids").
+fn is_peer_id(multihash: &[u8]) -> bool {
+    match multihash {
+        // sha2-256.
+        [0x12, 0x20, digest @ ..] => digest.len() == 32,
+        // The identity multihash of an Ed25519 key, which is any 32 bytes.
+        [0x00, 0x24, 0x08, 0x01, 0x12, 0x20, key @ ..] => key.len() == 32,
+        // That of a secp256k1 key, which has to be a point of the curve.
+        [0x00, 0x25, key @ ..] => {
+            key.starts_with(&[0x08, 0x02, 0x12, 0x21])
+                && key.len() == 37
+                && PublicKey::try_decode_protobuf(key).is_ok()
+        }
+        _ => false,
+    }
+}
+
 /// What JavaScript decides.
 pub struct Policy {
-    pub answers: Vec<Answer>,
+    pub answers: Answers,
     pub max_proposals: usize,
     pub max_proposals_per_prefix: usize,
     /// Proposals with an offer that has no prepared answer which pass in each tenth of a second
@@ -211,8 +254,8 @@ impl Shield {
     /// JavaScript hears of a proposal, and answers it, but what it has at that address may end in this very moment: who proves the
     /// address then goes by that answer.
     pub fn pass_on(&mut self, now: Instant, remote: &SocketAddr, datagram: &[u8]) {
-        let answers = self.policy.as_ref().map(|policy| &policy.answers[..]);
-        match find_answer(answers.unwrap_or_default(), datagram) {
+        let policy = self.policy.as_ref();
+        match policy.and_then(|policy| policy.answers.find(datagram)) {
             Some((peer_id, _, answer)) => {
                 let proposal = Proposal::new(peer_id, answer.clone(), now, true);
                 // Who is not remembered is JavaScript's anyway.
@@ -237,7 +280,7 @@ impl Shield {
         let Some(policy) = &self.policy else {
             return Verdict::Pass;
         };
-        let Some((peer_id, packet_at, answer)) = find_answer(&policy.answers, datagram) else {
+        let Some((peer_id, packet_at, answer)) = policy.answers.find(datagram) else {
             let max = policy.max_unprepared;
             return self.pass_unprepared(now, max);
         };
@@ -248,11 +291,12 @@ impl Shield {
         // The same peer again, most likely. If not, one of the two is forged, and the latest is what who proves the address has just
         // sent: nobody shall spoil a peer's dials by having spoken before it.
         if let Err(proposal) = self.replace(&remote, proposal) {
-            let of_prefix = self.of_prefix.entry(remote.ip().into()).or_default();
-            if *of_prefix >= max_per_prefix {
+            let prefix = Prefix::from(remote.ip());
+            let count = self.of_prefix.get(&prefix).copied().unwrap_or_default();
+            if count >= max_per_prefix {
                 return Verdict::Quota;
             }
-            *of_prefix += 1;
+            self.of_prefix.insert(prefix, count + 1);
             // The oldest has had the most time: under a flood, a place in the table must come round sooner than a dial gives up.
             if self.proposals.len() >= max {
                 self.displaced += 1;
@@ -329,26 +373,6 @@ impl Shield {
     }
 }
 
-/// A proposal's peer id, where its initiation packet begins, and what is prepared for it. `None` if nothing is, valid or not.
-pub fn find_answer<'a, 'd>(
-    answers: &'a [Answer],
-    datagram: &'d [u8],
-) -> Option<(&'d [u8], usize, &'a Answer)> {
-    let [PROPOSE, id_length, ref rest @ ..] = *datagram else {
-        return None;
-    };
-    if usize::from(id_length) > MAX_PEER_ID {
-        return None;
-    }
-    let (peer_id, list) = rest.split_at_checked(id_length.into())?;
-
-    answers.iter().find_map(|answer| {
-        let rest = list.strip_prefix(&answer.offer[..])?;
-        let packet_length = rest.len() - packet_offset(rest)?;
-        Some((peer_id, datagram.len() - packet_length, answer))
-    })
-}
-
 /// Whether a first packet of QUIC brings what may prove its sender's address (RFC 9000, section 17.2.2).
 pub fn has_token(packet: &[u8]) -> bool {
     fn skip_connection_id(rest: &[u8]) -> Option<&[u8]> {
@@ -371,9 +395,9 @@ fn packet_offset(field: &[u8]) -> Option<usize> {
     let (length, offset) = match *field {
         [] => return Some(0),
         [low @ 0..0x80, ..] => (usize::from(low), 1),
-        // A datagram has no room for more than three bytes of a multiformats varint.
+        // A datagram has no room for more than three bytes of a multiformats varint, which is minimal.
         [low, high @ 1..0x80, ..] => (usize::from(low & 0x7f) | usize::from(high) << 7, 2),
-        [low, middle, high @ 1..0x04, ..] => (
+        [low, middle @ 0x80..=0xff, high @ 1..0x04, ..] => (
             usize::from(low & 0x7f) | usize::from(middle & 0x7f) << 7 | usize::from(high) << 14,
             3,
         ),

@@ -95,6 +95,11 @@ export interface NativeStats {
   strangers: number
 
   /**
+   * Datagrams of no bytes
+   */
+  empty: number
+
+  /**
    * Datagrams for which JavaScript had no room
    */
   rawOverflow: number
@@ -160,6 +165,11 @@ export interface NativeStats {
   unwanted: number
 }
 
+export interface NativeAnswers {
+  answers: NativeAnswer[]
+  peerId: Uint8Array
+}
+
 export interface NativeLimits {
   waiting: number
   strangers: number
@@ -190,9 +200,9 @@ export interface NativePort {
   claim (host: string, port: number): void
   share (host: string, port: number, shared: boolean): void
   release (host: string, port: number): void
-  shield (identity: NativeIdentity, answers: NativeAnswer[], maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number, lifetime: number): void
+  shield (identity: NativeIdentity, answers: NativeAnswers, maxProposals: number, maxProposalsPerPrefix: number, maxUnprepared: number, lifetime: number): void
   unshield (): void
-  welcome (identity: NativeIdentity, answers: NativeAnswer[], peerId: Uint8Array, maxDatagramSize: number): void
+  welcome (identity: NativeIdentity, answers: NativeAnswers, maxDatagramSize: number): void
   unwelcome (): void
   dismiss (host: string, port: number, guest: number): void
 

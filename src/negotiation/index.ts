@@ -4,6 +4,9 @@
  */
 import type { Propose } from '../wire/index.ts'
 
+/**
+ * Of the two sides of the security scheme, in a standard negotiation the initiator is who has proposed (draft, "Standard Negotiation")
+ */
 export type Role = 'initiator' | 'responder'
 
 /**

@@ -213,7 +213,8 @@ export interface SecureSession {
 
   /**
    * How many datagrams were lost on this side, by reason: `sendQueueFull` (sent regardless of a false return),
-   * `receiveQueueFull` (arrived faster than they were taken)
+   * `receiveQueueFull` (arrived faster than they were taken), `pathShrunk` (fitted the path when they were sent, and not when they were to
+   * leave)
    */
   readonly droppedDatagrams: Readonly<Record<string, number>>
 

@@ -123,12 +123,7 @@ export interface PreparedAnswers {
    * The scheme of these answers, which makes strangers prove their address: see `SecurityScheme.addressValidator`. Opaque.
    */
   addressValidator: unknown
-}
 
-/**
- * Whom an endpoint can answer ahead of its acceptor
- */
-export interface EndpointWelcome extends PreparedAnswers {
   /**
    * This node's own, as a multihash: who claims it gets no answer
    */
@@ -211,7 +206,7 @@ export interface PacketEndpoint {
    * turns away ends at once, and what it does not take up within five seconds. While there is a shield, that has precedence. `undefined` leaves it all to the acceptor again. Throws
    * `InvalidParametersError` if the validator is none of this endpoint's. An endpoint without this method answers nobody by itself.
    */
-  welcome? (welcome: EndpointWelcome | undefined): void
+  welcome? (answers: PreparedAnswers | undefined): void
 
   /**
    * How many strangers may have been answered of whom the acceptor does not know yet. The acceptor should have room for so many.

@@ -11,7 +11,7 @@ import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
 import { formatPacketAddress, isIPv6 } from './index.ts'
-import type { EndpointShield, EndpointWelcome, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
+import type { EndpointShield, PreparedAnswers, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
 import type { NativeLimits, NativePeer, NativeIdentity } from '../engine/native.ts'
 import type { Welcomed } from '../engine/port.ts'
@@ -197,25 +197,25 @@ export class UdpEndpoint implements PacketEndpoint {
       return
     }
 
-    const { addressValidator, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared, lifetime } = shield
+    const { addressValidator, answers, peerId, maxProposals, maxProposalsPerPrefix, maxUnprepared, lifetime } = shield
 
     try {
-      this.#port.commands.shield(addressValidator as NativeIdentity, answers, maxProposals, maxProposalsPerPrefix, maxUnprepared, lifetime)
+      this.#port.commands.shield(addressValidator as NativeIdentity, { answers, peerId }, maxProposals, maxProposalsPerPrefix, maxUnprepared, lifetime)
     } catch (err: any) {
       throw new InvalidParametersError(`The shield of ${formatPacketAddress(this.localAddress)} needs the address validator of one of the engine's schemes: ${err.message}`)
     }
   }
 
-  welcome (welcome: EndpointWelcome | undefined): void {
-    if (welcome == null) {
+  welcome (prepared: PreparedAnswers | undefined): void {
+    if (prepared == null) {
       this.#port.commands.unwelcome()
       return
     }
 
-    const { addressValidator, answers, peerId } = welcome
+    const { addressValidator, answers, peerId } = prepared
 
     try {
-      this.#port.commands.welcome(addressValidator as NativeIdentity, answers, peerId, maxDatagramSize(this.localAddress))
+      this.#port.commands.welcome(addressValidator as NativeIdentity, { answers, peerId }, maxDatagramSize(this.localAddress))
     } catch (err: any) {
       throw new InvalidParametersError(`To welcome strangers ${formatPacketAddress(this.localAddress)} needs the address validator of one of the engine's schemes: ${err.message}`)
     }
@@ -601,5 +601,5 @@ function toBindError (err: any, { host, port }: UdpEndpointInit): Error {
     return new AddressUnavailableError(`UDP port ${address} needs more privileges than this process has: choose one above 1023`, { cause: err })
   }
 
-  return err
+  return new AddressUnavailableError(`UDP port ${address} can't be opened (${message}): this machine may have no ${isIPv6({ host, port }) ? 'IPv6, use an IPv4 address' : 'IPv4, use an IPv6 address'}`, { cause: err })
 }

@@ -13,7 +13,7 @@ import type { Links } from './links.ts'
 import type { PsecMetrics } from './metrics.ts'
 import type { LocalPorts } from './ports.ts'
 import type { InboundLimits } from '../index.ts'
-import type { EndpointShield, EndpointWelcome, PacketAddress, PacketEndpoint, PacketSocket } from '../sockets/index.ts'
+import type { EndpointShield, PreparedAnswers, PacketAddress, PacketEndpoint, PacketSocket } from '../sockets/index.ts'
 import type { PsecUpgrader } from '../upgrader/index.ts'
 import type { AbortOptions, Listener, ListenerEvents, Logger, Upgrader } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
@@ -61,7 +61,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
   #state: 'idle' | 'opening' | 'listening' | 'closed' = 'idle'
   #endpoint?: PacketEndpoint
   /** How the endpoint can answer strangers by itself */
-  #prepared?: EndpointWelcome
+  #prepared?: PreparedAnswers
   #canWelcome = false
   #isWelcoming = false
   /** Whether there is a means to have strangers prove their address before JavaScript hears of them */
@@ -247,7 +247,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     }
   }
 
-  #onOpen (endpoint: PacketEndpoint, ma: Multiaddr, prepared: EndpointWelcome | undefined): void {
+  #onOpen (endpoint: PacketEndpoint, ma: Multiaddr, prepared: PreparedAnswers | undefined): void {
     this.#state = 'listening'
     this.#endpoint = endpoint
     this.#listenAddr = withPort(ma, endpoint.localAddress.port)

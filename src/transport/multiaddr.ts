@@ -35,7 +35,7 @@ export interface DialTarget {
 }
 
 /**
- * Take a multiaddr apart that a filter of this transport has let through
+ * Take a multiaddr apart that a filter of this transport has let through. Nobody can be at port 0, but it can be listened on.
  *
  * @throws {InvalidMultiaddrError} if there is no host and UDP port in it
  */

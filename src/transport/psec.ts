@@ -1,4 +1,4 @@
-import { InvalidParametersError, serviceCapabilities, setMaxListeners, transportSymbol } from '@libp2p/interface'
+import { InvalidMultiaddrError, InvalidParametersError, serviceCapabilities, setMaxListeners, transportSymbol } from '@libp2p/interface'
 import { anySignal } from 'any-signal'
 import { CustomProgressEvent } from 'progress-events'
 import { checkLimits, checkTimeouts } from '../check-limits.ts'
@@ -126,7 +126,8 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
    * new port; and so does one that was joined, or crossed, and of which nothing came within a second, since anybody may have forged
    * the proposal: see `dialAround`.
    *
-   * Errors: `AddressNotResolvedError`, `NoAnswerError`, `NoCommonSchemeError`, `HandshakeFailedError`,
+   * Errors: `InvalidMultiaddrError` (port 0), `AddressNotResolvedError`, `AddressUnavailableError` (this machine has no socket of that
+   * version of IP), `NoAnswerError`, `NoCommonSchemeError`, `HandshakeFailedError`,
    * `SelfNegotiationError`, `UnexpectedPeerError`, `ConfirmationFailedError`, `DowngradeDetectedError`, `EngineUnavailableError`, what libp2p's upgrader throws, and the
    * signal's reason.
    */
@@ -171,6 +172,10 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
   async #dial (ma: Multiaddr, options: PsecDialOptions): Promise<Connection> {
     options.signal.throwIfAborted()
     const target = toDialTarget(ma)
+
+    if (target.port === 0) {
+      throw new InvalidMultiaddrError(`${ma} has the port 0, at which nobody can be: it stands for any free port of a listener, dial the address that the listener says in the end`)
+    }
 
     if (target.resolve != null) {
       options.onProgress?.(new CustomProgressEvent('psec:resolve', { host: target.host }))

@@ -74,10 +74,29 @@ export interface PsecUpgraderInit {
  * What was negotiated, by whom, and how long each step took
  */
 export interface Negotiation {
+  /**
+   * Its name on the wire
+   */
   scheme: string
+
+  /**
+   * This side's in the scheme
+   */
   role: Role
+
+  /**
+   * Whether both had proposed (draft, "Simultaneous Negotiation")
+   */
   simultaneous: boolean
+
+  /**
+   * What this side would have offered, or has, most wanted first
+   */
   localSchemes: string[]
+
+  /**
+   * What the remote has offered, in its order; undefined if it has only answered
+   */
   remoteSchemes?: string[]
 
   /**
@@ -86,6 +105,9 @@ export interface Negotiation {
   timings: { agreed: number, secured: number }
 }
 
+/**
+ * What an upgrade makes of a packet socket
+ */
 export interface SecuredSocket {
   session: SecureSession
   negotiation: Negotiation
@@ -99,7 +121,9 @@ export interface SecuredSocket {
 export type PsecProgressEvents =
   /** The proposal left, the first or a repeated one; `attempt` counts from 1 */
   ProgressEvent<'psec:propose', { attempt: number, bytes: number, initiationPacket: boolean }> |
+  /** The scheme is settled; its handshake begins */
   ProgressEvent<'psec:agreed', { scheme: string, role: Role, simultaneous: boolean }> |
+  /** The handshake has proved who the remote is, and that is who was expected */
   ProgressEvent<'psec:secured', { scheme: string, remotePeer: PeerId }>
 
 export interface UpgradeOptions extends Required<AbortOptions>, ProgressOptions<PsecProgressEvents> {

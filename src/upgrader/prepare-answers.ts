@@ -1,12 +1,12 @@
 import { encodeFrame } from '../wire/index.ts'
 import type { UpgradeContext } from './upgrade.ts'
-import type { EndpointWelcome } from '../sockets/index.ts'
+import type { PreparedAnswers } from '../sockets/index.ts'
 
 /**
  * What is answered to every offer of up to `maxPreparedNames` of our schemes in any order, if it leads to a scheme that can make strangers prove
  * their address. An endpoint has one means for that: the first scheme's that has one.
  */
-export function prepareAnswers (context: UpgradeContext): EndpointWelcome | undefined {
+export function prepareAnswers (context: UpgradeContext): PreparedAnswers | undefined {
   const { schemes, select, peerId, maxPreparedNames } = context
   const id = peerId.toMultihash().bytes
   const validators = new Map([...schemes].map(([name, scheme]) => [name, scheme.addressValidator?.(context)]))
@@ -16,7 +16,7 @@ export function prepareAnswers (context: UpgradeContext): EndpointWelcome | unde
     return undefined
   }
 
-  const answers: EndpointWelcome['answers'] = []
+  const answers: PreparedAnswers['answers'] = []
 
   for (const offered of arrangements([...schemes.keys()], maxPreparedNames)) {
     const proposal = { type: 'propose' as const, peerId: id, schemes: offered }

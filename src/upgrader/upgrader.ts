@@ -4,6 +4,7 @@ import { realClock } from '../clock.ts'
 import { DEFAULT_MAX_LINES, limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { decodeFrame, encodeFrame } from '../wire/index.ts'
+import { MAX_NAME_LENGTH, MAX_SCHEMES } from '../wire/limits.ts'
 import { registerMetrics } from './metrics.ts'
 import { prepareAnswers } from './prepare-answers.ts'
 import { Upgrade } from './upgrade.ts'
@@ -11,7 +12,7 @@ import type { InboundUpgradeOptions, PsecUpgraderComponents, PsecUpgraderInit, S
 import type { UpgradeContext } from './upgrade.ts'
 import type { Clock } from '../clock.ts'
 import type { SecurityScheme } from '../schemes/index.ts'
-import type { EndpointWelcome, PacketSocket } from '../sockets/index.ts'
+import type { PreparedAnswers, PacketSocket } from '../sockets/index.ts'
 import type { Propose } from '../wire/index.ts'
 
 const DEFAULT_NEGOTIATION_TIMEOUT = 5_000
@@ -22,10 +23,6 @@ const DEFAULT_MAX_EARLY_DATAGRAMS = 16
 
 /** Three schemes in any order: 15 answers */
 const DEFAULT_MAX_PREPARED_NAMES = 3
-
-/** "Framing" in docs/negotiation.md: the number of schemes in a proposal is one byte, a name has a small length */
-const MAX_SCHEMES = 255
-const MAX_NAME_LENGTH = 255
 
 /**
  * Makes packet sockets secure: negotiates the security scheme by PSEC, hands the socket to the agreed scheme, and checks that
@@ -40,7 +37,8 @@ const MAX_NAME_LENGTH = 255
  *
  * Errors: `NoAnswerError`, `NoCommonSchemeError`, `SelfNegotiationError`, `HandshakeFailedError`, `UnexpectedPeerError` (of
  * `@libp2p/interface`), `ConnectionClosedError` (likewise: the socket was closed from elsewhere), `InvalidParametersError`
- * (the socket carries a session already), what the scheme itself fails with, and the reason of the signal that aborted.
+ * (the socket carries a session already), `InvalidFrameError` (`upgradeInbound`: the first datagram is no proposal), what the scheme itself
+ * fails with, and the reason of the signal that aborted.
  */
 export class PsecUpgrader {
   readonly #context: UpgradeContext
@@ -113,7 +111,7 @@ export class PsecUpgrader {
    * How an endpoint can answer strangers' proposals without asking, for `PacketEndpoint.shield` and `welcome`: with what this upgrader would
    * answer now, as far as its schemes have means to make strangers prove their address. Undefined if none has.
    */
-  prepareAnswers (): EndpointWelcome | undefined {
+  prepareAnswers (): PreparedAnswers | undefined {
     return prepareAnswers(this.#context)
   }
 

@@ -42,6 +42,9 @@ export interface Reject {
   type: 'reject'
 }
 
+/**
+ * What PSEC has on the wire (draft, "Frames")
+ */
 export type Frame = Propose | Accept | Reject
 
 export { encodeFrame } from './encode.ts'

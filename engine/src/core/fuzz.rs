@@ -15,7 +15,7 @@ use crate::dtls::DtlsSettings;
 use crate::events::{Kind, RECORD};
 use crate::identity::{QuicIdentity, QuicSettings};
 use crate::reception::Welcome;
-use crate::shield::{Answer, Policy};
+use crate::shield::{Answer, Answers, Policy};
 
 /// Where the honest ends are, then strangers.
 const ADDRESSES: [([u8; 4], u16); 4] = [
@@ -273,6 +273,16 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..4u8, any::<Option<u8>>()).prop_map(|(from, seen)| Op::Propose { from, seen }),
         3 => (0..4u8, garbage).prop_map(|(from, data)| Op::Forge { from, data }),
     ]
+}
+
+fn answers() -> Answers {
+    Answers {
+        answers: vec![Answer {
+            offer: OFFER.into(),
+            response: ACCEPT.into(),
+        }],
+        own_id: Vec::new(),
+    }
 }
 
 /// A proposal with this initiation packet.
@@ -548,10 +558,7 @@ impl World {
 
     fn shield(&mut self, at: usize, up: bool) {
         let policy = Policy {
-            answers: vec![Answer {
-                offer: OFFER.into(),
-                response: ACCEPT.into(),
-            }],
+            answers: answers(),
             max_proposals: MAX_SHIELDED,
             max_proposals_per_prefix: 1,
             max_unprepared: 16,
@@ -565,11 +572,7 @@ impl World {
     fn welcome(&mut self, at: usize, on: bool) {
         let welcome = on.then(|| Welcome {
             identity: IDENTITIES[at].quic.clone(),
-            answers: vec![Answer {
-                offer: OFFER.into(),
-                response: ACCEPT.into(),
-            }],
-            peer_id: Vec::new(),
+            answers: answers(),
             max_udp_payload: 1452,
         });
         let end = &mut self.ends[at];

@@ -993,6 +993,13 @@ fn a_responder_that_waits_for_somebody_who_forged_an_address_does_not_get_the_ne
 }
 
 #[test]
+fn a_datagram_of_no_bytes_is_counted_and_nothing_else() {
+    let mut net = Net::new();
+    assert_eq!(receive_at_b(&mut net, &[]), 0);
+    assert_eq!(net.b.core.counters.empty, 1);
+}
+
+#[test]
 fn as_many_datagrams_of_a_stranger_follow_its_proposal_as_was_said() {
     let mut net = Net::new();
     net.b.core.limits.stranger_datagrams = 2;
@@ -1185,13 +1192,43 @@ fn a_stream_carries_its_bytes_and_its_end(mut net: Net) {
     assert_eq!(net.b.records(Kind::StreamOpened), [[stream, 0, 0]]);
     assert_eq!(net.b.stream_bytes(stream), data);
     assert_eq!(net.b.records(Kind::StreamFinished).len(), 1);
-    let written: u64 = net
-        .a
-        .records(Kind::StreamWritten)
-        .iter()
-        .map(|record| record[1])
-        .sum();
-    assert_eq!(written, data.len() as u64);
+    assert_eq!(written_at_a(&net), data.len());
+}
+
+fn written_at_a(net: &Net) -> usize {
+    let records = net.a.records(Kind::StreamWritten);
+    records.iter().map(|record| record[1] as usize).sum()
+}
+
+fn consume_at_b(net: &mut Net, stream: u64, bytes: usize) {
+    let command = Command::Consumed {
+        session: 9,
+        stream,
+        bytes,
+    };
+    net.b.core.handle_command(net.now, command);
+}
+
+fn javascript_hears_once_of_each_byte_that_was_written_however_long_it_waited(mut net: Net) {
+    net.secure();
+    let stream = open_stream(&mut net);
+    let data = vec![5; 100_001];
+    for _ in 0..64 {
+        write(&mut net, stream, &data);
+    }
+    net.run(Duration::from_secs(1));
+    let all = 64 * data.len();
+    let before = written_at_a(&net);
+    assert!(net.b.stream_bytes(stream).len() <= before && before < all);
+    // The write in whose midst it stopped goes on there.
+    assert_ne!(before % data.len(), 0);
+
+    for _ in 0..=all / STREAM_QUEUE {
+        consume_at_b(&mut net, stream, STREAM_QUEUE);
+        net.run(Duration::from_secs(1));
+    }
+    assert_eq!(net.b.stream_bytes(stream).len(), all);
+    assert_eq!(written_at_a(&net), all);
 }
 
 /// Datagrams go by it, and may be slower than its end.
@@ -1217,12 +1254,7 @@ fn a_reader_that_takes_nothing_holds_the_writer_back(mut net: Net) {
     let before = net.b.stream_bytes(stream).len();
     assert!((STREAM_QUEUE..most).contains(&before));
 
-    let command = Command::Consumed {
-        session: 9,
-        stream,
-        bytes: 1 << 15,
-    };
-    net.b.core.handle_command(net.now, command);
+    consume_at_b(&mut net, stream, 1 << 15);
     net.run(Duration::from_secs(1));
     let after = net.b.stream_bytes(stream).len();
     assert!(after > before && after < most + (1 << 15));
@@ -1481,6 +1513,38 @@ fn a_session_whose_remote_is_gone_times_out(mut net: Net) {
     assert_eq!(net.b.closed(), Some(CloseCause::TimedOut));
 }
 
+fn a_session_that_is_not_kept_alive_is_silent_until_it_times_out(mut net: Net) {
+    for end in [&mut net.a, &mut net.b] {
+        let own = own_certificate(&libp2p_identity::Keypair::generate_ed25519()).unwrap();
+        let keep_alive = Duration::ZERO;
+        end.identity = match end.scheme {
+            Scheme::Quic => {
+                let settings = QuicSettings {
+                    keep_alive,
+                    ..quic_settings()
+                };
+                let identity = QuicIdentity::with_certificate(own, settings);
+                Identity::Quic(Arc::new(identity.unwrap()))
+            }
+            Scheme::Dtls => {
+                let settings = DtlsSettings {
+                    keep_alive,
+                    ..dtls_settings()
+                };
+                let identity = DtlsIdentity::with_certificate(own, settings);
+                Identity::Dtls(Arc::new(identity.unwrap()))
+            }
+        };
+    }
+    net.secure();
+    let before = net.sent.len();
+    net.run(Duration::from_secs(20));
+    assert_eq!(net.sent.len(), before);
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.a.closed(), Some(CloseCause::TimedOut));
+    assert_eq!(net.b.closed(), Some(CloseCause::TimedOut));
+}
+
 fn no_bytes_of_any_kind_disturb_a_session(mut net: Net) {
     net.secure();
     let mut state = 1u64;
@@ -1543,4 +1607,6 @@ for_every_scheme! {
     goodbyes_do_not_go_on_answering_each_other
     a_session_whose_remote_is_gone_times_out
     no_bytes_of_any_kind_disturb_a_session
+    a_session_that_is_not_kept_alive_is_silent_until_it_times_out
+    javascript_hears_once_of_each_byte_that_was_written_however_long_it_waited
 }

@@ -8,10 +8,13 @@ const OFFER: &[u8] = b"\x01\x02/q";
 fn shield(max_proposals: usize, max_proposals_per_prefix: usize) -> Shield {
     let mut shield = Shield::default();
     shield.set(Some(Policy {
-        answers: vec![Answer {
-            offer: OFFER.into(),
-            response: RESPONSE.into(),
-        }],
+        answers: Answers {
+            answers: vec![Answer {
+                offer: OFFER.into(),
+                response: RESPONSE.into(),
+            }],
+            own_id: peer_id(9),
+        },
         max_proposals,
         max_proposals_per_prefix,
         max_unprepared: MAX_UNPREPARED,
@@ -25,10 +28,21 @@ fn stranger(number: u16) -> SocketAddr {
     SocketAddr::from(([10, high, low, 1], 4001))
 }
 
+fn peer_id(key: u8) -> Vec<u8> {
+    [&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20], &[key; 32][..]].concat()
+}
+
 /// What offers `offer`, with whatever follows.
 fn proposal(offer: &[u8], field: &[u8]) -> Vec<u8> {
-    [&[PROPOSE, 3, 7, 7, 7], offer, field].concat()
+    proposal_of(&peer_id(7), offer, field)
 }
+
+fn proposal_of(peer_id: &[u8], offer: &[u8], field: &[u8]) -> Vec<u8> {
+    [&[PROPOSE, peer_id.len() as u8], peer_id, offer, field].concat()
+}
+
+/// Where the initiation packet of a bare proposal would begin.
+const BARE: usize = 44;
 
 fn answer(packet_at: usize) -> Verdict {
     Verdict::Answer {
@@ -43,8 +57,11 @@ fn a_known_offer_is_answered_and_remembered_until_another_packet_proves_the_addr
     let bare = proposal(OFFER, b"");
     let with_packet = proposal(OFFER, b"\x02hi");
     let now = Instant::now();
-    assert_eq!(shield.propose(now, stranger(1), &bare), answer(9));
-    assert_eq!(shield.propose(now, stranger(2), &with_packet), answer(10));
+    assert_eq!(shield.propose(now, stranger(1), &bare), answer(BARE));
+    assert_eq!(
+        shield.propose(now, stranger(2), &with_packet),
+        answer(BARE + 1)
+    );
     let proved = |field| Some((proposal(OFFER, field), RESPONSE.into()));
     let proof = proved(b"\x05proof");
     assert_eq!(shield.proposal_of(&stranger(1), b"proof"), proof);
@@ -58,10 +75,10 @@ fn a_known_offer_is_answered_and_remembered_until_another_packet_proves_the_addr
 fn the_latest_proposal_of_an_address_counts_so_that_one_forged_before_spoils_nothing() {
     let mut shield = shield(10, 10);
     let now = Instant::now();
-    let forged = [&[PROPOSE, 4, 6, 6, 6, 6], OFFER].concat();
+    let forged = proposal_of(&peer_id(6), OFFER, b"");
     let own = proposal(OFFER, b"");
-    assert_eq!(shield.propose(now, stranger(1), &forged), answer(10));
-    assert_eq!(shield.propose(now, stranger(1), &own), answer(9));
+    assert_eq!(shield.propose(now, stranger(1), &forged), answer(BARE));
+    assert_eq!(shield.propose(now, stranger(1), &own), answer(BARE));
     assert_eq!(
         shield.proposal_of(&stranger(1), b"proof"),
         Some((proposal(OFFER, b"\x05proof"), RESPONSE.into()))
@@ -103,6 +120,23 @@ fn what_is_no_known_offer_is_left_to_javascript_at_a_small_rate() {
         vec![PROPOSE],
         vec![PROPOSE, 3, 7],
         [&[PROPOSE, 40][..], &[7; 40], OFFER].concat(),
+        // Ids that are none, or our own.
+        proposal_of(&[], OFFER, b""),
+        proposal_of(&[7; 38], OFFER, b""),
+        proposal_of(&peer_id(7)[..37], OFFER, b""),
+        proposal_of(
+            &[
+                &[0x00, 0x25, 0x08, 0x02, 0x12, 0x21, 0x02],
+                &[0; 31][..],
+                &[5],
+            ]
+            .concat(),
+            OFFER,
+            b"",
+        ),
+        proposal_of(&peer_id(9), OFFER, b""),
+        // A length that is not minimal.
+        proposal(OFFER, &[&[0x80, 0x00, 0x01], &[1; 16_384][..]].concat()),
     ] {
         assert_eq!(
             shield.propose(now, stranger(1), &datagram),
@@ -111,7 +145,7 @@ fn what_is_no_known_offer_is_left_to_javascript_at_a_small_rate() {
         );
     }
     let unknown = proposal(b"\x00", b"");
-    for _ in 8..MAX_UNPREPARED {
+    for _ in 14..MAX_UNPREPARED {
         assert_eq!(shield.propose(now, stranger(2), &unknown), Verdict::Pass);
     }
     assert_eq!(
@@ -123,6 +157,23 @@ fn what_is_no_known_offer_is_left_to_javascript_at_a_small_rate() {
         Verdict::Pass
     );
     assert_eq!(shield.len(), 0);
+}
+
+#[test]
+fn an_id_is_one_that_libp2p_can_have() {
+    let keys = [
+        libp2p_identity::Keypair::generate_ed25519(),
+        libp2p_identity::Keypair::generate_secp256k1(),
+    ];
+    for id in keys.map(|key| key.public().to_peer_id().to_bytes()) {
+        assert!(is_peer_id(&id) && !is_peer_id(&id[..id.len() - 1]));
+        assert!(!is_peer_id(&[&id[..], &[0]].concat()));
+    }
+    let hashed = [&[0x12, 0x20], &[1; 32][..]].concat();
+    assert!(is_peer_id(&hashed) && !is_peer_id(&hashed[..33]));
+    // x = 5 is of no point of the curve.
+    let no_point = [&[0x00, 0x25, 8, 2, 0x12, 0x21, 2], &[0; 31][..], &[5]].concat();
+    assert!(!is_peer_id(&no_point) && !is_peer_id(&[]));
 }
 
 #[test]
@@ -160,11 +211,22 @@ fn a_part_of_the_network_has_a_share_of_the_table() {
     let now = Instant::now();
     let neighbour = |port| SocketAddr::from(([192, 0, 2, 200], port));
     let frame = proposal(OFFER, b"");
-    assert_eq!(shield.propose(now, neighbour(1), &frame), answer(9));
-    assert_eq!(shield.propose(now, neighbour(2), &frame), answer(9));
+    assert_eq!(shield.propose(now, neighbour(1), &frame), answer(BARE));
+    assert_eq!(shield.propose(now, neighbour(2), &frame), answer(BARE));
     assert_eq!(shield.propose(now, neighbour(3), &frame), Verdict::Quota);
-    assert_eq!(shield.propose(now, neighbour(2), &frame), answer(9));
-    assert_eq!(shield.propose(now, stranger(1), &frame), answer(9));
+    assert_eq!(shield.propose(now, neighbour(2), &frame), answer(BARE));
+    assert_eq!(shield.propose(now, stranger(1), &frame), answer(BARE));
+}
+
+#[test]
+fn of_a_network_that_has_no_share_of_the_table_nothing_is_remembered() {
+    let mut shield = shield(10, 0);
+    let frame = proposal(OFFER, b"");
+    for number in 0..3 {
+        let verdict = shield.propose(Instant::now(), stranger(number), &frame);
+        assert_eq!(verdict, Verdict::Quota);
+    }
+    assert!(shield.proposals.is_empty() && shield.of_prefix.is_empty());
 }
 
 #[test]

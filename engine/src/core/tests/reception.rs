@@ -3,7 +3,7 @@
 use super::shield::{ACCEPT, OFFER, proposal, propose_as, shield_b};
 use super::*;
 use crate::reception::Welcome;
-use crate::shield::Answer;
+use crate::shield::{Answer, Answers};
 
 const MAX_UDP_PAYLOAD: u16 = 1452;
 
@@ -31,11 +31,13 @@ fn tell_b(net: &mut Net, command: Command) {
 fn welcome(net: &mut Net, offer: &[u8]) {
     let welcome = Welcome {
         identity: quic_identity(net),
-        answers: vec![Answer {
-            offer: offer.into(),
-            response: ACCEPT.into(),
-        }],
-        peer_id: peer_id(9),
+        answers: Answers {
+            answers: vec![Answer {
+                offer: offer.into(),
+                response: ACCEPT.into(),
+            }],
+            own_id: peer_id(9),
+        },
         max_udp_payload: MAX_UDP_PAYLOAD,
     };
     tell_b(net, Command::Welcome(Some(welcome)));
@@ -461,10 +463,11 @@ fn who_is_answered_by_javascript_alone() {
         ),
         ("whose id is none", [b"\x00\x01\x07", OFFER].concat(), OFFER),
         (
-            "whose id may be none: a secp256k1 key",
+            "whose id is of no secp256k1 key: no point of the curve",
             [
                 &[0, 39, 0x00, 0x25, 0x08, 0x02, 0x12, 0x21, 0x02],
-                &[1; 32][..],
+                &[0; 31][..],
+                &[5],
                 OFFER,
             ]
             .concat(),

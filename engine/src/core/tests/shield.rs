@@ -1,12 +1,12 @@
 //! Strangers that have to prove their address.
 
 use super::*;
-use crate::shield::{Answer, Policy};
+use crate::shield::{Answer, Answers, Policy};
 
 pub const OFFER: &[u8] = b"\x01\x02/q";
 pub const ACCEPT: &[u8] = b"\x01\x02/q";
 const LIFETIME: Duration = Duration::from_secs(15);
-const BARE: &[u8] = b"\x00\x01\x07\x01\x02/q";
+const BARE: &[u8] = b"\x00\x26\x00\x24\x08\x01\x12\x20an Ed25519 key, for all it knows\x01\x02/q";
 
 pub fn shield_b(net: &mut Net) {
     shield_b_for(net, LIFETIME);
@@ -14,10 +14,13 @@ pub fn shield_b(net: &mut Net) {
 
 fn shield_b_for(net: &mut Net, lifetime: Duration) {
     let policy = Policy {
-        answers: vec![Answer {
-            offer: OFFER.into(),
-            response: ACCEPT.into(),
-        }],
+        answers: Answers {
+            answers: vec![Answer {
+                offer: OFFER.into(),
+                response: ACCEPT.into(),
+            }],
+            own_id: Vec::new(),
+        },
         max_proposals: 100,
         max_proposals_per_prefix: 100,
         max_unprepared: 16,
