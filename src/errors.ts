@@ -51,6 +51,14 @@ export class AddressUnavailableError extends Error {
 }
 
 /**
+ * The system knows no way to the dialled address: this machine has no route there, or nobody on its network has that address
+ */
+export class AddressUnreachableError extends Error {
+  static name = 'AddressUnreachableError'
+  name = 'AddressUnreachableError'
+}
+
+/**
  * A host name in a dialled multiaddr did not resolve to an address of the wanted family
  */
 export class AddressNotResolvedError extends Error {

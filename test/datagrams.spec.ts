@@ -22,6 +22,7 @@ import type { EarlyDatagramsInit } from '../src/datagrams/early-datagrams.ts'
 import type { DatagramFlow, Datagrams, DatagramsInit, PsecInit } from '../src/index.ts'
 import type { DatagramSession } from '../src/sessions.ts'
 import type { Connection, Libp2p, Logger, Stream, StreamCloseEvent } from '@libp2p/interface'
+import type { Multiaddr } from '@multiformats/multiaddr'
 
 const GAME = '/test/game/1.0.0'
 
@@ -620,6 +621,22 @@ describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) 
     return connection
   }
 
+  /** Nodes that reach each other by TCP as well, and have done so */
+  async function setupBesideTcp (): Promise<{ overTcp: Multiaddr, overUdp: Multiaddr, connection: Connection }> {
+    const config = {
+      listen: ['/ip4/127.0.0.1/tcp/0'],
+      transports: [tcp(), psec({ schemes: [create()] })],
+      connectionEncrypters: [noise()],
+      streamMuxers: [yamux()],
+      services: { datagrams: datagrams() }
+    }
+    alice = await createNode(config)
+    bob = await createNode({ ...config, listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/udp/0/psec'] })
+    const [overTcp, overUdp] = bob.getMultiaddrs()
+
+    return { overTcp, overUdp, connection: await alice.dial(overTcp) }
+  }
+
   async function openControlStream (connection: Connection, protocol: string): Promise<Stream> {
     const stream = await connection.newStream('/dg/1')
     const lp = lpStream(stream)
@@ -767,17 +784,7 @@ describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) 
   })
 
   it('need a transport that carries them', async () => {
-    const config = {
-      listen: ['/ip4/127.0.0.1/tcp/0'],
-      transports: [tcp(), psec({ schemes: [create()] })],
-      connectionEncrypters: [noise()],
-      streamMuxers: [yamux()],
-      services: { datagrams: datagrams() }
-    }
-    alice = await createNode(config)
-    bob = await createNode({ ...config, listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/udp/0/psec'] })
-    const [overTcp, overUdp] = bob.getMultiaddrs()
-    const connection = await alice.dial(overTcp)
+    const { overUdp, connection } = await setupBesideTcp()
 
     await expect(alice.services.datagrams.open(bob.peerId, GAME)).to.eventually.be.rejected()
       .with.property('name', 'DatagramsUnsupportedError')
@@ -789,18 +796,8 @@ describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) 
   })
 
   it('go by a connection that carries them, beside one that does not', async () => {
-    const config = {
-      listen: ['/ip4/127.0.0.1/tcp/0'],
-      transports: [tcp(), psec({ schemes: [create()] })],
-      connectionEncrypters: [noise()],
-      streamMuxers: [yamux()],
-      services: { datagrams: datagrams() }
-    }
-    alice = await createNode(config)
-    bob = await createNode({ ...config, listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/udp/0/psec'] })
+    const { overTcp, overUdp, connection } = await setupBesideTcp()
     await accept(bob as Pair['bob'])
-    const [overTcp, overUdp] = bob.getMultiaddrs()
-    const connection = await alice.dial(overTcp)
 
     const byAddress = await alice.services.datagrams.open(overUdp, GAME)
     expect(byAddress.connection.remoteAddr.toString()).to.include('/udp/')

@@ -133,6 +133,19 @@ describe('a listener', () => {
     await eventually(() => Object.values(metrics.calculated('libp2p_psec_pending_inbound_connections_total') as Record<string, number>).every(count => count === 0))
   })
 
+  it('dials nobody to whom the system knows no way, and says so at once', async () => {
+    const node = await createNode()
+    const { sendRaw } = EnginePort.prototype
+    EnginePort.prototype.sendRaw = () => { throw new Error('network unreachable') }
+
+    try {
+      await expect(getTransport(node).dial(multiaddr('/ip4/192.0.2.1/udp/4001/psec'), { upgrader: getUpgrader(node), signal: AbortSignal.timeout(10_000) }))
+        .to.eventually.be.rejectedWith('network unreachable').with.property('name', 'AddressUnreachableError')
+    } finally {
+      EnginePort.prototype.sendRaw = sendRaw
+    }
+  })
+
   it('counts datagrams of no bytes', async () => {
     const metrics = recordMetrics()
     const node = await createNode({ metrics: metrics.metrics })

@@ -474,7 +474,9 @@ impl NativePort {
         datagrams: Vec<&[u8]>,
     ) -> Result<bool> {
         let (remote, local) = (address(&host, port)?, local(local_host)?);
-        Ok(self.shared.send_raw(remote, local, &datagrams))
+        self.shared
+            .send_raw(remote, local, &datagrams)
+            .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))
     }
 
     #[napi]

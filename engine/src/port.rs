@@ -100,6 +100,16 @@ fn segment_size(datagrams: &[&[u8]], max_segments: usize) -> Option<usize> {
     .then_some(size)
 }
 
+/// What says that the system knows no way to an address, and will know none soon.
+fn no_way_to(error: &io::Error) -> Option<io::ErrorKind> {
+    let kind = error.kind();
+    matches!(
+        kind,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
+    )
+    .then_some(kind)
+}
+
 /// A poisoned lock means that the other thread panicked between two whole operations: the queue itself is sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -130,8 +140,14 @@ impl Shared {
     }
 
     /// Send datagrams outside every scheme: at once, since a dial waits for it, and to wake the thread for it would take as long as
-    /// the rest. What the socket has no room for now is left to the thread; true if that has to be flushed.
-    pub fn send_raw(&self, remote: SocketAddr, local: Option<IpAddr>, datagrams: &[&[u8]]) -> bool {
+    /// the rest. What the socket has no room for now is left to the thread; true if that has to be flushed. An error if the system
+    /// knows no way to the remote.
+    pub fn send_raw(
+        &self,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        datagrams: &[&[u8]],
+    ) -> io::Result<bool> {
         let leave_to_thread = |data: &[u8]| {
             self.command(Command::SendRaw {
                 remote,
@@ -141,7 +157,7 @@ impl Shared {
         };
         if self.goodbyes_pending.load(Ordering::SeqCst) {
             datagrams.iter().for_each(|data| leave_to_thread(data));
-            return true;
+            return Ok(true);
         }
         let outlet = lock(&self.outlet);
         let send = |contents: &[u8], segment_size: Option<usize>| -> io::Result<()> {
@@ -161,18 +177,22 @@ impl Shared {
             if send(&contents, Some(segment_size)).is_ok() {
                 self.stats
                     .count_sent(Ok(()), datagrams.len(), contents.len());
-                return false;
+                return Ok(false);
             }
         }
         let mut is_left = false;
         for data in datagrams {
             let sent = send(data, None);
+            let unreachable = sent.as_ref().err().and_then(no_way_to);
             if !self.stats.count_sent(sent, 1, data.len()) {
                 is_left = true;
                 leave_to_thread(data);
             }
+            if let Some(error) = unreachable {
+                return Err(error.into());
+            }
         }
-        is_left
+        Ok(is_left)
     }
 
     /// Do what was asked for since the last time.

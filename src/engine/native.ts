@@ -207,7 +207,7 @@ export interface NativePort {
   dismiss (host: string, port: number, guest: number): void
 
   /**
-   * True if something was left to the engine's thread, which has to be flushed
+   * True if something was left to the engine's thread, which has to be flushed. Throws if the system knows no way to the remote.
    */
   sendRaw (host: string, port: number, localHost: string | undefined, datagrams: Uint8Array[]): boolean
   inject (host: string, port: number, data: Uint8Array): void

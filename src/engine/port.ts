@@ -143,7 +143,7 @@ export class EnginePort {
 
   /**
    * Send datagrams outside the schemes, before this returns unless the system has no room for them now. Several take little longer
-   * than one.
+   * than one. Throws what the system says if it knows no way to the remote.
    */
   sendRaw (host: string, port: number, localHost: string | undefined, datagrams: Uint8Array[]): void {
     if (this.#native.sendRaw(host, port, localHost, datagrams)) {

@@ -66,7 +66,8 @@ export interface PacketSocket extends TypedEventTarget<PacketSocketEvents> {
   readonly nativeFlow?: unknown
 
   /**
-   * Send a datagram. A closed socket, or a full send queue, drops it silently: the network may do so, too.
+   * Send a datagram. A closed socket, or a full send queue, drops it silently: the network may do so, too. The first one of a socket
+   * that was opened by `connect` may throw `AddressUnreachableError`.
    */
   send (datagram: Uint8Array): void
 

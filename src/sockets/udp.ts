@@ -9,7 +9,7 @@ import { equals } from 'uint8arrays/equals'
 import { checkLimits } from '../check-limits.ts'
 import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
-import { AddressInUseError, AddressUnavailableError } from '../errors.ts'
+import { AddressInUseError, AddressUnavailableError, AddressUnreachableError } from '../errors.ts'
 import { formatPacketAddress, isIPv6 } from './index.ts'
 import type { EndpointShield, PreparedAnswers, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
@@ -508,11 +508,9 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   }
 
   send (datagram: Uint8Array): void {
-    const isFirst = !this.#hasSent
-    this.#hasSent = true
-
     // it has left
-    if (isFirst && this.answered != null && equals(this.answered, datagram)) {
+    if (!this.#hasSent && this.answered != null && equals(this.answered, datagram)) {
+      this.#hasSent = true
       return
     }
 
@@ -520,10 +518,20 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
   }
 
   sendTogether (datagrams: Uint8Array[]): void {
+    const isDial = !this.#hasSent && !this.accepted
     this.#hasSent = true
 
-    if (this.#status === 'open') {
+    if (this.#status !== 'open') {
+      return
+    }
+
+    try {
       this.#port.sendRaw(this.remoteAddress.host, this.remoteAddress.port, this.localHost, datagrams)
+    } catch (err: any) {
+      // later it may pass, and then the datagram was lost like others on their way
+      if (isDial) {
+        throw new AddressUnreachableError(`The system knows no way to ${formatPacketAddress(this.remoteAddress)} (${err.message}): check the address, and that this machine is connected to that network`, { cause: err })
+      }
     }
   }
 

@@ -127,7 +127,7 @@ export class PsecTransport implements Transport<PsecDialEvents>, Startable {
    * the proposal: see `dialAround`.
    *
    * Errors: `InvalidMultiaddrError` (port 0), `AddressNotResolvedError`, `AddressUnavailableError` (this machine has no socket of that
-   * version of IP), `NoAnswerError`, `NoCommonSchemeError`, `HandshakeFailedError`,
+   * version of IP), `AddressUnreachableError`, `NoAnswerError`, `NoCommonSchemeError`, `HandshakeFailedError`,
    * `SelfNegotiationError`, `UnexpectedPeerError`, `ConfirmationFailedError`, `DowngradeDetectedError`, `EngineUnavailableError`, what libp2p's upgrader throws, and the
    * signal's reason.
    */

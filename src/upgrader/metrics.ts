@@ -58,6 +58,7 @@ const OUTCOMES: Record<string, string> = {
   HandshakeFailedError: 'handshake_failed',
   UnexpectedPeerError: 'unexpected_peer',
   ConnectionClosedError: 'socket_closed',
+  AddressUnreachableError: 'unreachable',
   AbortError: 'aborted',
   TimeoutError: 'aborted'
 }
