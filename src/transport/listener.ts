@@ -13,7 +13,7 @@ import type { Links } from './links.ts'
 import type { PsecMetrics } from './metrics.ts'
 import type { LocalPorts } from './ports.ts'
 import type { InboundLimits } from '../index.ts'
-import type { EndpointShield, PreparedAnswers, PacketAddress, PacketEndpoint, PacketSocket } from '../sockets/index.ts'
+import type { EndpointShield, PacketAddress, PacketEndpoint, PacketSocket, PreparedAnswers } from '../sockets/index.ts'
 import type { PsecUpgrader } from '../upgrader/index.ts'
 import type { AbortOptions, Listener, ListenerEvents, Logger, Upgrader } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
@@ -291,16 +291,16 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     return this.#init.psecUpgrader.isProposal(datagram)
   }
 
-  #shield ({ limits } = this.#init): EndpointShield | undefined {
-    return this.#prepared == null
-      ? undefined
-      : {
-          ...this.#prepared,
-          maxProposals: limits.maxHeldOffInbound,
-          maxProposalsPerPrefix: limits.maxHeldOffPerPrefix,
-          maxUnprepared: Math.ceil(limits.maxUnpreparedInbound / 10),
-          lifetime: limits.validationTimeout
-        }
+  #createShield (prepared: PreparedAnswers): EndpointShield {
+    const { limits } = this.#init
+
+    return {
+      ...prepared,
+      maxProposals: limits.maxHeldOffInbound,
+      maxProposalsPerPrefix: limits.maxHeldOffPerPrefix,
+      maxUnprepared: Math.ceil(limits.maxUnpreparedInbound / 10),
+      lifetime: limits.validationTimeout
+    }
   }
 
   /**
@@ -325,7 +325,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     this.#isShielded = !this.#isShielded
 
     try {
-      this.#endpoint?.shield?.(this.#isShielded ? this.#shield() : undefined)
+      this.#endpoint?.shield?.(this.#isShielded && this.#prepared != null ? this.#createShield(this.#prepared) : undefined)
     } catch (err: any) {
       // they are turned away above the limits
       this.#canShield = false
