@@ -43,7 +43,7 @@ export class AddressInUseError extends Error {
 }
 
 /**
- * The local address can't be bound: it is not an address of this machine, or the port is privileged
+ * The local address can't be bound: it is not an address of this machine, the port is privileged, or the system has no socket for it
  */
 export class AddressUnavailableError extends Error {
   static name = 'AddressUnavailableError'

@@ -16,7 +16,7 @@ import { expectEcho, handleEcho } from './fixtures/echo.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { MemoryClock } from './fixtures/memory-clock.ts'
 import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
-import { recordMetrics } from './fixtures/record-metrics.ts'
+import { countEvents, recordMetrics } from './fixtures/record-metrics.ts'
 import { describeSchemes } from './fixtures/schemes.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
@@ -35,11 +35,6 @@ function addressOf (node: Libp2p): Multiaddr {
  */
 async function dial (node: Libp2p, ma: Multiaddr): Promise<Connection> {
   return getTransport(node).dial(ma, { upgrader: getUpgrader(node), signal: AbortSignal.timeout(10_000) })
-}
-
-function events ({ counters }: RecordedMetrics, event: string): number {
-  return Object.entries(counters('libp2p_psec_listener_events_total'))
-    .reduce((sum, [name, count]) => name.endsWith(` ${event}`) ? sum + count : sum, 0)
 }
 
 async function strangerId (): Promise<Uint8Array> {
@@ -66,9 +61,9 @@ describe('proposals of which nothing can come', () => {
       socket.send(proposal, port, '127.0.0.1')
     }
 
-    await eventually(() => events(metrics, 'shield_up') === 1)
+    await eventually(() => countEvents(metrics, 'shield_up') === 1)
     expect((await dial(await createNode({ listen: [] }), addressOf(bob))).status).to.equal('open')
-    await eventually(() => events(metrics, 'shield_down') === 1)
+    await eventually(() => countEvents(metrics, 'shield_down') === 1)
   }
 
   it('are a flood, too, if there is nothing in common', async () => {
@@ -134,9 +129,9 @@ describeSchemes('proposals from the address of a peer that is connected', ({ cre
         }))
       }
 
-      await eventually(() => events(metrics, 'renewal') + events(metrics, 'renewal_held_off') === 64)
-      expect(events(metrics, 'renewal')).to.be.at.least(8)
-      expect(events(metrics, 'renewal_held_off')).to.be.greaterThan(0)
+      await eventually(() => countEvents(metrics, 'renewal') + countEvents(metrics, 'renewal_held_off') === 64)
+      expect(countEvents(metrics, 'renewal')).to.be.at.least(8)
+      expect(countEvents(metrics, 'renewal_held_off')).to.be.greaterThan(0)
       expect(connection.status).to.equal('open')
     } finally {
       relay.close()
@@ -195,7 +190,7 @@ describeSchemes('proposals forged in the place of a peer that is about to dial',
       relay.inject(encodeFrame({ type: 'propose', peerId: await strangerId(), schemes: [protocol] }))
     }
 
-    await eventually(() => events(metrics, 'renewal_held_off') > 0)
+    await eventually(() => countEvents(metrics, 'renewal_held_off') > 0)
     const peer = await createNode({ psec: { schemes: [create()], confirm: 'require' }, listen: [] })
     await expectEcho(await dial(peer, relay.address))
   })
@@ -217,8 +212,8 @@ describe('proposals from the address of a peer that is on its way', () => {
         await eventually(() => scheme.responses.length === Math.min(packet, 2))
       }
 
-      await eventually(() => events(metrics, 'renewal_held_off') === 1)
-      expect(events(metrics, 'renewal')).to.equal(1)
+      await eventually(() => countEvents(metrics, 'renewal_held_off') === 1)
+      expect(countEvents(metrics, 'renewal')).to.equal(1)
     } finally {
       relay.close()
     }

@@ -1,5 +1,5 @@
 /**
- * A listener whose port does not do as it should
+ * Ports that do not do as they should, and what becomes of listeners and dials
  */
 import { createSocket } from 'node:dgram'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -9,11 +9,10 @@ import { EnginePort } from '../src/engine/port.ts'
 import { quicDatagram, udp } from '../src/index.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
-import { recordMetrics } from './fixtures/record-metrics.ts'
+import { countEvents, recordMetrics } from './fixtures/record-metrics.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
 import type { NativeBatch } from '../src/engine/native.ts'
 import type { PacketEndpoint, PacketEndpointFactory } from '../src/index.ts'
-import type { RecordedMetrics } from './fixtures/record-metrics.ts'
 import type { Libp2p, Listener } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 
@@ -84,10 +83,6 @@ function failingPorts (): { fail (words: string): void, restore (): void } {
   }
 }
 
-function events ({ counters }: RecordedMetrics, name: string, event: string): number {
-  return Object.entries(counters(name)).reduce((sum, [label, count]) => label.endsWith(` ${event}`) ? sum + count : sum, 0)
-}
-
 describe('a listener', () => {
   afterEach(stopNodes)
 
@@ -129,9 +124,35 @@ describe('a listener', () => {
       expect((await alice.dial(addressOf(bob))).status).to.equal('open')
     }
 
-    expect(events(metrics, 'libp2p_psec_listener_events_total', 'shield_up')).to.equal(0)
+    expect(countEvents(metrics, 'shield_up')).to.equal(0)
     await eventually(() => Object.values(metrics.calculated('libp2p_psec_pending_inbound_connections_total') as Record<string, number>).every(count => count === 0))
   })
+
+  it('closes, and says so, when its port fails', async () => {
+    const metrics = recordMetrics()
+    const { fail, restore } = failingPorts()
+
+    try {
+      const bob = await createNode({ metrics: metrics.metrics })
+      const alice = await createNode({ listen: [] })
+      const connection = await alice.dial(addressOf(bob))
+      await eventually(() => bob.getConnections().length === 1)
+      const [inbound] = bob.getConnections()
+      const closed = new Promise<Error | undefined>((resolve) => { inbound.addEventListener('close', (evt) => { resolve(evt.error) }) })
+      fail('the engine\'s thread panicked')
+
+      expect((await closed)?.message).to.include('the native engine stopped (the engine\'s thread panicked)')
+      await eventually(() => bob.getMultiaddrs().length === 0)
+      expect(countEvents(metrics, 'port_failed', 'libp2p_psec_listener_errors_total')).to.equal(1)
+      connection.abort(new Error('Nobody is there any more'))
+    } finally {
+      restore()
+    }
+  })
+})
+
+describe('a UDP port', () => {
+  afterEach(stopNodes)
 
   it('dials nobody to whom the system knows no way, and says so at once', async () => {
     const node = await createNode()
@@ -159,25 +180,15 @@ describe('a listener', () => {
     }
   })
 
-  it('closes, and says so, when its port fails', async () => {
-    const metrics = recordMetrics()
-    const { fail, restore } = failingPorts()
+  it('that can\'t be opened says so, and what may be missing', async () => {
+    const { bind } = EnginePort
+    EnginePort.bind = () => { throw new Error('EIO: Address family not supported by protocol (os error 97)') }
 
     try {
-      const bob = await createNode({ metrics: metrics.metrics })
-      const alice = await createNode({ listen: [] })
-      const connection = await alice.dial(addressOf(bob))
-      await eventually(() => bob.getConnections().length === 1)
-      const [inbound] = bob.getConnections()
-      const closed = new Promise<Error | undefined>((resolve) => { inbound.addEventListener('close', (evt) => { resolve(evt.error) }) })
-      fail('the engine\'s thread panicked')
-
-      expect((await closed)?.message).to.include('the native engine stopped (the engine\'s thread panicked)')
-      await eventually(() => bob.getMultiaddrs().length === 0)
-      expect(events(metrics, 'libp2p_psec_listener_errors_total', 'port_failed')).to.equal(1)
-      connection.abort(new Error('Nobody is there any more'))
+      await expect(udp().open({ host: '::', port: 0 })).to.eventually.be.rejectedWith('check that this machine has IPv6')
+        .with.property('name', 'AddressUnavailableError')
     } finally {
-      restore()
+      EnginePort.bind = bind
     }
   })
 })

@@ -19,7 +19,7 @@ import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
 import { OpenEndpoints } from './fixtures/open-endpoints.ts'
-import { recordMetrics } from './fixtures/record-metrics.ts'
+import { countEvents, recordMetrics } from './fixtures/record-metrics.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { NodeOptions } from './fixtures/nodes.ts'
@@ -50,9 +50,7 @@ function stats ({ metrics }: Target): Record<string, number> {
 
 /** How often a target's listeners have counted something */
 function events ({ metrics }: Target, event: string): number {
-  return Object.entries(metrics.counters('libp2p_psec_listener_events_total'))
-    .filter(([name]) => name.endsWith(` ${event}`))
-    .reduce((sum, [, count]) => sum + count, 0)
+  return countEvents(metrics, event)
 }
 
 /** Connections on their way to a target */

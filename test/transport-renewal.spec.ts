@@ -16,12 +16,11 @@ import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { getTransport, getUpgrader, stopNodes } from './fixtures/nodes.ts'
 import { PLAINTEXT_PROTOCOL, plaintext } from './fixtures/plaintext-scheme.ts'
-import { recordMetrics } from './fixtures/record-metrics.ts'
+import { countEvents, recordMetrics } from './fixtures/record-metrics.ts'
 import { describeSchemes } from './fixtures/schemes.ts'
 import { StubScheme, StubSession } from './fixtures/stub-scheme.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { NodeOptions } from './fixtures/nodes.ts'
-import type { RecordedMetrics } from './fixtures/record-metrics.ts'
 import type { Datagrams, PsecDialEvents } from '../src/index.ts'
 import type { PacketSocket } from '../src/sockets/index.ts'
 import type { Connection, Libp2p, PeerId } from '@libp2p/interface'
@@ -73,12 +72,6 @@ function forgedProposal (peerId: PeerId, scheme: string, packet: number, firstBy
     schemes: [scheme],
     initiationPacket: Uint8Array.of(firstByte, ...new Uint8Array(1199).fill(packet))
   })
-}
-
-function events ({ counters }: RecordedMetrics, event: string): number {
-  return Object.entries(counters('libp2p_psec_listener_events_total'))
-    .filter(([name]) => name.endsWith(` ${event}`))
-    .reduce((sum, [, count]) => sum + count, 0)
 }
 
 describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol, firstByte, endsAnytime }) => {
@@ -207,7 +200,7 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
 
       for (let i = 1; i <= 5; i++) {
         relay.inject(forgedProposal(i % 2 === 0 ? alice.peerId : (await strangerId()), forged, i, firstByte))
-        await eventually(() => events(metrics, 'renewal') === i)
+        await eventually(() => countEvents(metrics, 'renewal') === i)
         await expectEcho(connection)
         flow.send(Uint8Array.of(i))
         await eventually(() => received.includes(i) && echoed.includes(i))
@@ -249,7 +242,7 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
       const socket = endpoints.endpoints[0].get(relay.outside)
       await passed(COPY_LIFETIME)
       relay.inject(encodeFrame({ type: 'propose', peerId: alice.peerId.toMultihash().bytes, schemes: [protocol] }))
-      await eventually(() => events(metrics, 'renewal') === 1)
+      await eventually(() => countEvents(metrics, 'renewal') === 1)
       await expectEcho(connection)
 
       // nothing comes of it
@@ -289,7 +282,7 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
       ]
       await eventually(() => bob.getConnections().length === 2)
       relay.inject(forgedProposal(await strangerId(), protocol, 1))
-      await eventually(() => events(metrics, 'renewal_ignored') === 1)
+      await eventually(() => countEvents(metrics, 'renewal_ignored') === 1)
       await Promise.all(connections.map(expectEcho))
     })
 
@@ -308,7 +301,7 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
       const relay = await openRelay(bob)
       const connection = await dial(await createNode({ listen: [] }), relay.address)
       relay.inject(forgedProposal(await strangerId(), protocol, 1))
-      await eventually(() => events(metrics, 'renewal_ignored') === 1)
+      await eventually(() => countEvents(metrics, 'renewal_ignored') === 1)
       await expectEcho(connection)
     })
 
@@ -397,8 +390,8 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
       }
 
       expect(scheme.responses.map(({ options }) => options.signal?.aborted)).to.deep.equal([false, true, true, false])
-      expect(events(metrics, 'connection')).to.equal(4)
-      expect(events(metrics, 'renewal')).to.equal(3)
+      expect(countEvents(metrics, 'connection')).to.equal(4)
+      expect(countEvents(metrics, 'renewal')).to.equal(3)
     })
 
     it('is subject to the limit of upgrades that are pending', async () => {
@@ -410,7 +403,7 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
       relay.inject(forgedProposal(peerId, '/stub', 1))
       await eventually(() => scheme.responses.length === 1)
       relay.inject(forgedProposal(peerId, '/stub', 2))
-      await eventually(() => events(metrics, 'turned_away') === 1)
+      await eventually(() => countEvents(metrics, 'turned_away') === 1)
 
       expect(scheme.responses).to.have.lengthOf(1)
     })

@@ -12,7 +12,7 @@ import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
 import { plaintext } from './fixtures/plaintext-scheme.ts'
-import { recordMetrics } from './fixtures/record-metrics.ts'
+import { countEvents, recordMetrics } from './fixtures/record-metrics.ts'
 import { describeSchemes } from './fixtures/schemes.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
 import type { PsecDialEvents } from '../src/index.ts'
@@ -674,9 +674,9 @@ describeSchemes('transport', ({ create, createNode, protocol, endsAnytime }) => 
     })
 
     it('turns the newest away when too many are on their way', async () => {
-      const { metrics, counters } = recordMetrics()
+      const metrics = recordMetrics()
       const scheme = new StubScheme('/stub')
-      const bob = await createNode({ metrics, psec: { schemes: [scheme], maxPendingInbound: 2, maxPendingPerPrefix: 2 } })
+      const bob = await createNode({ metrics: metrics.metrics, psec: { schemes: [scheme], maxPendingInbound: 2, maxPendingPerPrefix: 2 } })
       const controller = new AbortController()
       const dials = []
 
@@ -685,9 +685,7 @@ describeSchemes('transport', ({ create, createNode, protocol, endsAnytime }) => 
         dials.push(transportDial(alice, anonymous(bob), { signal: controller.signal }).catch((err) => err.name))
       }
 
-      const turnedAway = (): number => Object.entries(counters('libp2p_psec_listener_events_total'))
-        .filter(([event]) => event.endsWith(' turned_away')).reduce((sum, [, count]) => sum + count, 0)
-      await eventually(() => scheme.responses.length === 2 && turnedAway() >= 2)
+      await eventually(() => scheme.responses.length === 2 && countEvents(metrics, 'turned_away') >= 2)
       controller.abort()
 
       expect(await Promise.all(dials)).to.deep.equal(new Array(4).fill('AbortError'))

@@ -100,14 +100,12 @@ fn segment_size(datagrams: &[&[u8]], max_segments: usize) -> Option<usize> {
     .then_some(size)
 }
 
-/// What says that the system knows no way to an address, and will know none soon.
-fn no_way_to(error: &io::Error) -> Option<io::ErrorKind> {
-    let kind = error.kind();
+/// Whether it says that the system knows no way to an address, and will know none soon.
+fn is_unreachable(error: &io::Error) -> bool {
     matches!(
-        kind,
+        error.kind(),
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
     )
-    .then_some(kind)
 }
 
 /// A poisoned lock means that the other thread panicked between two whole operations: the queue itself is sound.
@@ -176,20 +174,18 @@ impl Shared {
             let contents = datagrams.concat();
             if send(&contents, Some(segment_size)).is_ok() {
                 self.stats
-                    .count_sent(Ok(()), datagrams.len(), contents.len());
+                    .count_sent(&Ok(()), datagrams.len(), contents.len());
                 return Ok(false);
             }
         }
         let mut is_left = false;
         for data in datagrams {
             let sent = send(data, None);
-            let unreachable = sent.as_ref().err().and_then(no_way_to);
-            if !self.stats.count_sent(sent, 1, data.len()) {
+            if !self.stats.count_sent(&sent, 1, data.len()) {
                 is_left = true;
                 leave_to_thread(data);
-            }
-            if let Some(error) = unreachable {
-                return Err(error.into());
+            } else if sent.as_ref().is_err_and(is_unreachable) {
+                return sent.map(|()| false);
             }
         }
         Ok(is_left)
@@ -488,7 +484,7 @@ impl Port {
 
 impl Stats {
     /// Returns false if the kernel has no room now.
-    fn count_sent(&self, sent: io::Result<()>, datagrams: usize, bytes: usize) -> bool {
+    fn count_sent(&self, sent: &io::Result<()>, datagrams: usize, bytes: usize) -> bool {
         match sent {
             Ok(()) => {
                 self.datagrams_out
@@ -637,7 +633,7 @@ impl Udp {
         let datagrams = transmit
             .segment_size
             .map_or(1, |size| contents.len().div_ceil(size));
-        stats.count_sent(sent, datagrams, contents.len())
+        stats.count_sent(&sent, datagrams, contents.len())
     }
 
     fn outlet(&self) -> io::Result<Outlet> {

@@ -11,7 +11,7 @@ import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError, AddressUnreachableError } from '../errors.ts'
 import { formatPacketAddress, isIPv6 } from './index.ts'
-import type { EndpointShield, PreparedAnswers, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents } from './index.ts'
+import type { EndpointShield, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents, PreparedAnswers } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
 import type { NativeLimits, NativePeer, NativeIdentity } from '../engine/native.ts'
 import type { Welcomed } from '../engine/port.ts'
@@ -593,21 +593,21 @@ function canonical ({ host, port }: PacketAddress): PacketAddress {
   }
 }
 
-function toBindError (err: any, { host, port }: UdpEndpointInit): Error {
+function toBindError (err: any, init: UdpEndpointInit): Error {
   const message = String(err.message)
-  const address = formatPacketAddress({ host, port })
+  const address = formatPacketAddress(init)
 
   if (message.startsWith('EADDRINUSE')) {
     return new AddressInUseError(`UDP port ${address} is taken by another socket: choose another one, or port 0 for any that is free`, { cause: err })
   }
 
   if (message.startsWith('EADDRNOTAVAIL')) {
-    return new AddressUnavailableError(`${host} is not an address of this machine: listen on one that is, or on ${isIPv6({ host, port }) ? '::' : '0.0.0.0'} for all of them`, { cause: err })
+    return new AddressUnavailableError(`${init.host} is not an address of this machine: listen on one that is, or on ${isIPv6(init) ? '::' : '0.0.0.0'} for all of them`, { cause: err })
   }
 
   if (message.startsWith('EACCES')) {
     return new AddressUnavailableError(`UDP port ${address} needs more privileges than this process has: choose one above 1023`, { cause: err })
   }
 
-  return new AddressUnavailableError(`UDP port ${address} can't be opened (${message}): this machine may have no ${isIPv6({ host, port }) ? 'IPv6, use an IPv4 address' : 'IPv4, use an IPv6 address'}`, { cause: err })
+  return new AddressUnavailableError(`UDP port ${address} can't be opened (${message}): check that this machine has ${isIPv6(init) ? 'IPv6' : 'IPv4'}, and that this process may open more files`, { cause: err })
 }

@@ -12,7 +12,7 @@ import type { InboundUpgradeOptions, PsecUpgraderComponents, PsecUpgraderInit, S
 import type { UpgradeContext } from './upgrade.ts'
 import type { Clock } from '../clock.ts'
 import type { SecurityScheme } from '../schemes/index.ts'
-import type { PreparedAnswers, PacketSocket } from '../sockets/index.ts'
+import type { PacketSocket, PreparedAnswers } from '../sockets/index.ts'
 import type { Propose } from '../wire/index.ts'
 
 const DEFAULT_NEGOTIATION_TIMEOUT = 5_000

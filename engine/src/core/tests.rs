@@ -21,6 +21,8 @@ const B: ([u8; 4], u16) = ([10, 0, 0, 2], 4002);
 /// How many bytes of a stream JavaScript takes at a time.
 const STREAM_QUEUE: usize = 512 * 1024;
 
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Scheme {
     Quic,
@@ -30,7 +32,7 @@ enum Scheme {
 fn quic_settings() -> QuicSettings {
     QuicSettings {
         idle_timeout: Duration::from_secs(30),
-        keep_alive: Duration::from_secs(10),
+        keep_alive: KEEP_ALIVE,
         max_streams: 4,
         stream_receive_window: 1 << 20,
         receive_window: 1 << 22,
@@ -44,7 +46,7 @@ fn quic_settings() -> QuicSettings {
 fn dtls_settings() -> DtlsSettings {
     DtlsSettings {
         idle_timeout: Duration::from_secs(30),
-        keep_alive: Duration::from_secs(10),
+        keep_alive: KEEP_ALIVE,
         max_streams: 4,
         stream_receive_window: 1 << 20,
         receive_window: 1 << 22,
@@ -60,13 +62,25 @@ fn dtls_settings() -> DtlsSettings {
 impl Scheme {
     /// Of a peer that shows this certificate, be it its own or not.
     fn identity(self, own: OwnCertificate) -> Identity {
+        self.identity_kept_alive(own, KEEP_ALIVE)
+    }
+
+    fn identity_kept_alive(self, own: OwnCertificate, keep_alive: Duration) -> Identity {
         match self {
             Self::Quic => {
-                let identity = QuicIdentity::with_certificate(own, quic_settings());
+                let settings = QuicSettings {
+                    keep_alive,
+                    ..quic_settings()
+                };
+                let identity = QuicIdentity::with_certificate(own, settings);
                 Identity::Quic(Arc::new(identity.unwrap()))
             }
             Self::Dtls => {
-                let identity = DtlsIdentity::with_certificate(own, dtls_settings());
+                let settings = DtlsSettings {
+                    keep_alive,
+                    ..dtls_settings()
+                };
+                let identity = DtlsIdentity::with_certificate(own, settings);
                 Identity::Dtls(Arc::new(identity.unwrap()))
             }
         }
@@ -1516,25 +1530,7 @@ fn a_session_whose_remote_is_gone_times_out(mut net: Net) {
 fn a_session_that_is_not_kept_alive_is_silent_until_it_times_out(mut net: Net) {
     for end in [&mut net.a, &mut net.b] {
         let own = own_certificate(&libp2p_identity::Keypair::generate_ed25519()).unwrap();
-        let keep_alive = Duration::ZERO;
-        end.identity = match end.scheme {
-            Scheme::Quic => {
-                let settings = QuicSettings {
-                    keep_alive,
-                    ..quic_settings()
-                };
-                let identity = QuicIdentity::with_certificate(own, settings);
-                Identity::Quic(Arc::new(identity.unwrap()))
-            }
-            Scheme::Dtls => {
-                let settings = DtlsSettings {
-                    keep_alive,
-                    ..dtls_settings()
-                };
-                let identity = DtlsIdentity::with_certificate(own, settings);
-                Identity::Dtls(Arc::new(identity.unwrap()))
-            }
-        };
+        end.identity = end.scheme.identity_kept_alive(own, Duration::ZERO);
     }
     net.secure();
     let before = net.sent.len();
