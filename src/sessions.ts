@@ -52,6 +52,11 @@ export interface DatagramSession extends Pick<SecureSession, 'status' | 'maxData
    * The number by which both sides know this stream of the session, undefined if it is not one of its streams
    */
   streamId (stream: Stream): number | undefined
+
+  /**
+   * Whether a stream of that id can exist, as far as the scheme knows
+   */
+  isWithinStreamLimit (id: number): boolean
 }
 
 /**
@@ -95,6 +100,10 @@ export class SessionRecord implements DatagramSession {
     // the muxer names a stream by its number; an id survives the wrappers that stream middleware may put around a
     // stream
     return /^\d{1,16}$/.test(stream.id) ? Number(stream.id) : undefined
+  }
+
+  isWithinStreamLimit (id: number): boolean {
+    return this.#session.isWithinStreamLimit?.(id) ?? true
   }
 }
 

@@ -26,6 +26,9 @@ import type { Multiaddr } from '@multiformats/multiaddr'
 
 const GAME = '/test/game/1.0.0'
 
+/** The schemes' default */
+const MAX_INBOUND_STREAMS = 256
+
 describe('QUIC varints', () => {
   // RFC 9000, appendix A.1
   for (const [hex, value] of [['9d7f3e7d', 494_878_333], ['7bbd', 15_293], ['25', 37], ['4025', 37], ['c2197c5eff14e88c', Infinity]] as const) {
@@ -170,7 +173,8 @@ describe('a datagram flow', () => {
           return true
         },
         abort: () => {},
-        streamId: () => 0
+        streamId: () => 0,
+        isWithinStreamLimit: () => true
       },
       stream,
       streamId: 0,
@@ -200,7 +204,8 @@ describe('datagrams of a session', () => {
       droppedDatagrams: {},
       sendDatagram: () => true,
       abort: (err, code) => { aborted.push({ err, code }) },
-      streamId: () => undefined
+      streamId: () => undefined,
+      isWithinStreamLimit: id => id < 64
     }
     flows = new SessionFlows({
       session,
@@ -224,6 +229,14 @@ describe('datagrams of a session', () => {
 
     expect(aborted).to.have.lengthOf(1)
     expect(aborted[0]).to.have.property('code', 0x1003)
+  })
+
+  it('end it with PROTOCOL_VIOLATION when they name a stream beyond the limit', () => {
+    flows.onDatagram(Buffer.from('4040', 'hex'))
+
+    expect(aborted).to.have.lengthOf(1)
+    expect(aborted[0]).to.have.property('code', 0x1003)
+    expect(flows.dropped).to.include({ invalid: 1, early: 0 })
   })
 
   it('are dropped silently when their control stream is over, and take no room from others', () => {
@@ -612,9 +625,9 @@ describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) 
   /**
    * One side has the service, the other plays by hand what the draft says
    */
-  async function setup (options: { metrics?: any } = {}): Promise<Connection> {
-    alice = await createNode({ ...options, services: { datagrams: datagrams() } })
-    bob = await createNode()
+  async function setup ({ metrics, psec }: { metrics?: any, psec?: PsecInit } = {}, init: DatagramsInit = {}): Promise<Connection> {
+    alice = await createNode({ metrics, psec, services: { datagrams: datagrams(init) } })
+    bob = await createNode({ psec })
     const connection = await bob.dial(alice.getMultiaddrs())
     await eventually(() => alice.getConnections().length === 1)
 
@@ -738,6 +751,24 @@ describeSchemes('datagrams on the wire', ({ create, createNode, streamIdStep }) 
     expect((await closed).error).to.have.property('name', 'SessionFailedError')
     expect((await closed).error?.message).to.include('application error 0x1003')
     await eventually(() => alice.getConnections().length === 0)
+  })
+
+  it('end the connection when they are for a stream that the limit of streams does not allow yet', async () => {
+    // the confirm stream would move the limit when it is over
+    const connection = await setup({ psec: { confirm: 'off' } })
+    const closed = new Promise<StreamCloseEvent>((resolve) => { connection.addEventListener('close', resolve) })
+    sendRaw(connection, MAX_INBOUND_STREAMS * streamIdStep, 1)
+
+    expect((await closed).error?.message).to.include('application error 0x1003')
+  })
+
+  it('are waited for by the last stream that the limit of streams allows', async () => {
+    const { metrics, calculated } = recordMetrics()
+    const connection = await setup({ metrics }, { earlyTimeout: 50 })
+    sendRaw(connection, (MAX_INBOUND_STREAMS - 1) * streamIdStep, 1)
+    await eventually(() => (calculated('libp2p_datagrams_dropped_total') as any).early === 1)
+
+    expect(connection.status).to.equal('open')
   })
 
   it('wait no longer for a control stream\'s protocol than told', async () => {

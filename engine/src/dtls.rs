@@ -576,14 +576,12 @@ impl DtlsSession {
         }
         self.state = State::Secured;
         self.heard_at = Some(now);
-        let settings = &self.identity.settings;
         self.is_due = true;
         let mut association = Association::new(
             self.remote,
             self.path.size() - self.record_overhead(),
-            // Both sides' streams, by turns.
-            settings.max_streams.saturating_mul(2),
-            settings.receive_window,
+            self.max_numbers(),
+            self.identity.settings.receive_window,
         );
         if self.role.is_initiator()
             && let Err(error) = association.connect()
@@ -593,6 +591,7 @@ impl DtlsSession {
         }
         self.association = Some(association);
         let local_key = self.identity.public_key_info().to_vec();
+        self.tell_stream_limit(out);
         self.tell_path(now, out);
         out.push_notice(
             self.id,
@@ -839,9 +838,19 @@ impl DtlsSession {
         id.is_multiple_of(2) == self.role.is_initiator()
     }
 
+    /// How many numbers of streams there may be: both sides', by turns.
+    fn max_numbers(&self) -> u16 {
+        self.identity.settings.max_streams.saturating_mul(2)
+    }
+
+    fn tell_stream_limit(&self, out: &mut Events) {
+        let numbers = self.max_numbers();
+        let limit = u64::from(numbers) + u64::from(self.is_mine(numbers));
+        out.push(Kind::StreamLimit, self.id, limit, 0);
+    }
+
     fn accepted(&mut self, id: u16, out: &mut Events, full: bool) {
-        let max_streams = self.identity.settings.max_streams.saturating_mul(2);
-        if self.is_mine(id) || id >= max_streams {
+        if self.is_mine(id) || id >= self.max_numbers() {
             self.reset_number(id);
             return;
         }

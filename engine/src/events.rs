@@ -47,6 +47,8 @@ pub enum Kind {
     Notice = 11,
     /// Datagrams came and were dropped, because too many waited to be taken: a = how many
     DatagramsDropped = 12,
+    /// The remote may open no more streams for now than those before this one: a = stream
+    StreamLimit = 13,
 }
 
 #[derive(Default)]

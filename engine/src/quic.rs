@@ -102,6 +102,10 @@ pub struct QuicSession {
     /// Cancelled before the agreement: it must not send even its goodbye.
     muted: bool,
     streams: HashMap<StreamId, Stream>,
+    /// How many streams the remote has opened.
+    accepted: u64,
+    /// The first of the remote's streams that JavaScript knows it may not open yet.
+    told_limit: Option<StreamId>,
     opening: VecDeque<u32>,
     datagrams: VecDeque<Bytes>,
     /// How many datagrams that came were taken from the connection, or are known to have been dropped there.
@@ -130,6 +134,8 @@ impl QuicSession {
             unasked: false,
             muted: false,
             streams: HashMap::new(),
+            accepted: 0,
+            told_limit: None,
             opening: VecDeque::new(),
             datagrams: VecDeque::new(),
             datagrams_seen: 0,
@@ -344,14 +350,7 @@ impl QuicSession {
         full: &dyn Fn(&Events) -> bool,
     ) {
         match event {
-            StreamEvent::Opened { .. } => {
-                while let Some(id) = self.connection.streams().accept(Dir::Bi) {
-                    self.streams.insert(id, Stream::new(self.max_credit()));
-                    out.push(Kind::StreamOpened, self.id, id.into(), 0);
-                    let full = full(out);
-                    self.read(id, out, full);
-                }
-            }
+            StreamEvent::Opened { .. } => self.accept_streams(out, full),
             StreamEvent::Readable { id } => {
                 let full = full(out);
                 self.read(id, out, full);
@@ -365,6 +364,31 @@ impl QuicSession {
             }
             StreamEvent::Stopped { id, .. } => self.stopped(id, out),
             StreamEvent::Available { .. } => self.open_streams(out),
+        }
+    }
+
+    fn accept_streams(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
+        while let Some(id) = self.connection.streams().accept(Dir::Bi) {
+            self.accepted += 1;
+            self.streams.insert(id, Stream::new(self.max_credit()));
+            out.push(Kind::StreamOpened, self.id, id.into(), 0);
+            let full = full(out);
+            self.read(id, out, full);
+        }
+    }
+
+    /// Each of the remote's streams that is over makes room for another one (RFC 9000, section 4.6).
+    fn tell_stream_limit(&mut self, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
+        self.accept_streams(out, full);
+        let over = self.accepted - self.connection.streams().remote_open_streams(Dir::Bi);
+        let limit = StreamId::new(
+            !self.connection.side(),
+            Dir::Bi,
+            over + self.connection.max_concurrent_streams(Dir::Bi),
+        );
+        if self.told_limit != Some(limit) {
+            self.told_limit = Some(limit);
+            out.push(Kind::StreamLimit, self.id, limit.into(), 0);
         }
     }
 
@@ -481,6 +505,7 @@ impl QuicSession {
         if matches!(self.state, State::Closed) {
             return;
         }
+        self.tell_stream_limit(out, full);
         loop {
             if full(out) {
                 self.starved_datagrams = true;

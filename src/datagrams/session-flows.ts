@@ -120,16 +120,7 @@ export class SessionFlows implements DatagramReceiver {
       return
     }
 
-    const id = decode(payload, length)
-
-    // Of the ids that no stream limit would ever allow, only this is known without knowing the scheme: a session's
-    // limits move with every stream that ends, and are the scheme's own.
-    if (id === Infinity) {
-      this.#violation('A datagram names a control stream beyond any that a session can have')
-      return
-    }
-
-    this.#deliver(id, payload.subarray(length))
+    this.#deliver(decode(payload, length), payload.subarray(length))
   }
 
   onDatagramDrain (): void {
@@ -161,6 +152,8 @@ export class SessionFlows implements DatagramReceiver {
       flow.receive(data)
     } else if (this.#hasJustClosed(id)) {
       this.#dropped.closed++
+    } else if (id === Infinity || !this.session.isWithinStreamLimit(id)) {
+      this.#violation('A datagram names a control stream beyond the limit of streams')
     } else {
       this.#early.hold(id, data)
     }

@@ -21,6 +21,7 @@ const DATAGRAMS_SENT = 9
 const PATH = 10
 const NOTICE = 11
 const DATAGRAMS_DROPPED = 12
+const STREAM_LIMIT = 13
 
 /**
  * How many batches are dealt with before other work gets its turn
@@ -41,6 +42,7 @@ export interface SessionEvents {
   onDatagram (payload: Uint8Array): void
   onDatagramsSent (bytes: number, dropped: number): void
   onDatagramsDropped (count: number): void
+  onStreamLimit (firstBeyond: number): void
   onPath (maxDatagramSize: number, rttMicros: number): void
   onNotice (notice: NativeNotice): void
 }
@@ -272,6 +274,9 @@ export class EnginePort {
           break
         case DATAGRAMS_DROPPED:
           session.onDatagramsDropped(a)
+          break
+        case STREAM_LIMIT:
+          session.onStreamLimit(a)
           break
         case PATH:
           session.onPath(a, b)

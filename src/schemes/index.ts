@@ -225,6 +225,13 @@ export interface SecureSession {
   readonly refusedStreams?: number
 
   /**
+   * Whether a stream of that id can exist: false for one of the remote's beyond the limit of streams that it was given
+   * (QUIC: RFC 9000, section 4.6), for which a datagram ends the session (libp2p's datagrams draft). A session that does not know its
+   * limit need not say.
+   */
+  isWithinStreamLimit? (id: number): boolean
+
+  /**
    * Close orderly: what was written to finished streams is delivered first, then the remote is told. Resolves when done;
    * rejects with the signal's reason, and the session is then aborted. Idempotent.
    */

@@ -123,6 +123,10 @@ export class InspectedSession implements SecureSession {
     return this.#session.sendDatagram(payload)
   }
 
+  isWithinStreamLimit (id: number): boolean {
+    return this.#session.isWithinStreamLimit?.(id) ?? true
+  }
+
   async close (options?: AbortOptions): Promise<void> {
     return this.#session.close(options)
   }

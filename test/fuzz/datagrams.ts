@@ -4,9 +4,11 @@ import { decode, encode, prefixLength } from '../../src/datagrams/quic-varint.ts
 import { SessionFlows } from '../../src/datagrams/session-flows.ts'
 import { MemoryClock } from '../fixtures/memory-clock.ts'
 
+const MAX_STREAM_ID = 20_000
+
 const payload = fc.oneof(
   fc.uint8Array({ maxLength: 12 }),
-  fc.tuple(fc.constantFrom(0, 1, 4, 63, 64, 16_384, 2 ** 30), fc.uint8Array({ maxLength: 8 }), fc.constantFrom(0, 1, 1_200, 30_000)).map(([id, rest, length]) => {
+  fc.tuple(fc.constantFrom(0, 1, 4, 63, 64, 16_384, MAX_STREAM_ID - 1, MAX_STREAM_ID, 2 ** 30), fc.uint8Array({ maxLength: 8 }), fc.constantFrom(0, 1, 1_200, 30_000)).map(([id, rest, length]) => {
     const bytes = new Uint8Array(8 + rest.byteLength + length)
     bytes.set(encode(id))
     bytes.set(rest, 8)
@@ -34,7 +36,8 @@ export const datagrams = fc.asyncProperty(fc.array(step, { maxLength: 100, size:
       droppedDatagrams: {},
       sendDatagram: () => true,
       abort: (err) => { violations.push(err.name) },
-      streamId: () => undefined
+      streamId: () => undefined,
+      isWithinStreamLimit: id => id < MAX_STREAM_ID
     },
     limits: { maxEarlyDatagrams: 64, earlyTimeout: 1_000, maxClosedFlows: 64 },
     onClose: () => {},

@@ -1366,6 +1366,49 @@ fn no_datagram_is_counted_as_dropped_that_was_taken(mut net: Net) {
     assert_eq!(net.b.records(Kind::DatagramsDropped).len(), 0);
 }
 
+/// Each side sends a datagram; which of the other's streams each then knows to be the first that may not be open.
+fn stream_limits(net: &mut Net) -> [u64; 2] {
+    for (end, session) in [(&mut net.a, 1), (&mut net.b, 9)] {
+        let payload = Bytes::from_static(b"hello");
+        let command = Command::Datagram { session, payload };
+        end.core.handle_command(net.now, command);
+    }
+    net.run(Duration::from_secs(1));
+    [&net.a, &net.b].map(|end| end.records(Kind::StreamLimit).last().unwrap()[0])
+}
+
+#[test]
+fn the_limit_of_quic_streams_is_told_with_datagrams_and_moves_with_each_that_is_over() {
+    let mut net = Net::of(Scheme::Quic);
+    net.secure();
+    assert_eq!(stream_limits(&mut net), [4 * 4 + 1, 4 * 4]);
+
+    let stream = open_stream(&mut net);
+    net.a.finish(net.now, 1, stream);
+    assert_eq!(stream_limits(&mut net), [4 * 4 + 1, 4 * 4]);
+
+    net.b.finish(net.now, 9, stream);
+    net.run(Duration::from_secs(1));
+    assert_eq!(stream_limits(&mut net), [4 * 4 + 1, 4 * 5]);
+}
+
+#[test]
+fn the_limit_of_quic_streams_is_told_once_while_it_stays() {
+    let mut net = Net::of(Scheme::Quic);
+    net.secure();
+    stream_limits(&mut net);
+    stream_limits(&mut net);
+    assert_eq!(net.b.records(Kind::Datagram).len(), 2);
+    assert_eq!(net.b.records(Kind::StreamLimit).len(), 1);
+}
+
+#[test]
+fn the_limit_of_dtls_streams_is_that_of_their_numbers() {
+    let mut net = Net::of(Scheme::Dtls);
+    net.secure();
+    assert_eq!(stream_limits(&mut net), [4 * 2 + 1, 4 * 2]);
+}
+
 fn streams_wait_while_the_remote_allows_no_more(mut net: Net) {
     net.secure();
     for token in 0..5 {

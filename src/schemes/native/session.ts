@@ -75,6 +75,7 @@ export class NativeSession implements SecureSession, SessionEvents {
   #error?: Error
   #lastToken = 0
   #maxDatagramSize = 0
+  #firstStreamBeyondLimit?: number
   #rtt = 0
   #unsentDatagrams = 0
   #datagramsBlocked = false
@@ -221,6 +222,13 @@ export class NativeSession implements SecureSession, SessionEvents {
     return !this.#datagramsBlocked
   }
 
+  isWithinStreamLimit (id: number): boolean {
+    const beyond = this.#firstStreamBeyondLimit
+
+    // either scheme's initiator has the even ids, its responder the odd ones
+    return beyond == null || id < beyond || id % 2 !== beyond % 2
+  }
+
   async close (options: AbortOptions = {}): Promise<void> {
     if (this.#status === 'open') {
       this.#status = 'closing'
@@ -326,6 +334,10 @@ export class NativeSession implements SecureSession, SessionEvents {
 
   onDatagramsDropped (count: number): void {
     this.#dropped.receiveQueueFull += count
+  }
+
+  onStreamLimit (firstBeyond: number): void {
+    this.#firstStreamBeyondLimit = firstBeyond
   }
 
   onPath (maxDatagramSize: number, rttMicros: number): void {
