@@ -3,6 +3,7 @@
 //! Its packets come as [`DtlsSession::handle_datagram`]; the rest is as [`Session`] says.
 
 mod association;
+mod backlog;
 mod bundle;
 mod crypto;
 mod flight;
@@ -635,10 +636,14 @@ impl DtlsSession {
                     return;
                 };
                 self.is_due = true;
-                match association.handle_packet(now, data) {
+                let is_reading = self.unreceived.is_empty();
+                match association.handle_packet(now, data, is_reading) {
                     Some(Signal::Alive(number)) => self.flight.answered(number, now),
                     Some(Signal::Carried(number)) => {
                         self.is_resized |= self.path.answered(number, now);
+                    }
+                    Some(Signal::Violation(message)) => {
+                        self.lose(CloseCause::Failed, message.into());
                     }
                     Some(Signal::Aborted(code)) => {
                         let message = format!("application error {code:#x}");

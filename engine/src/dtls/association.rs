@@ -13,6 +13,8 @@ use sctp_proto::{
     PayloadProtocolIdentifier, ServerConfig, Stream, TransportConfig,
 };
 
+use super::backlog::{Backlog, Piece, Verdict};
+
 /// RFC 8261, section 4.4: both ports, and the first byte of every packet.
 const PORT: u16 = 5000;
 pub const FIRST_BYTE: u8 = (PORT >> 8) as u8;
@@ -20,6 +22,7 @@ pub const FIRST_BYTE: u8 = (PORT >> 8) as u8;
 const COMMON_HEADER: usize = 12;
 const CHUNK_HEADER: usize = 4;
 const DATA_HEADER: usize = 16;
+const DATA_VALUE: usize = DATA_HEADER - CHUNK_HEADER;
 
 const DATA: u8 = 0;
 const INIT: u8 = 1;
@@ -56,6 +59,8 @@ const MAX_REMOTE_MESSAGE: u32 = 64 * 1024;
 /// What a packet said to this layer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Signal {
+    /// Nobody who keeps to the protocol sends that
+    Violation(&'static str),
     /// The answer to the heartbeat of this number
     Alive(u64),
     /// The answer to the probe of this number
@@ -84,6 +89,8 @@ pub struct Association {
     /// The last number of a chunk of data that was sent.
     last_sent: Option<u32>,
     unsent: usize,
+    receive_window: u32,
+    backlog: Backlog,
     /// A timer has run out since anything was sent.
     is_overdue: bool,
     suspects_path: bool,
@@ -128,6 +135,8 @@ impl Association {
             is_shut_down: false,
             last_sent: None,
             unsent: 0,
+            receive_window,
+            backlog: Backlog::new(receive_window as usize),
             is_overdue: false,
             suspects_path: false,
         }
@@ -143,10 +152,29 @@ impl Association {
         Ok(())
     }
 
-    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) -> Option<Signal> {
+    /// `is_reading`: whether all messages that can be read were read.
+    pub fn handle_packet(
+        &mut self,
+        now: Instant,
+        packet: &[u8],
+        is_reading: bool,
+    ) -> Option<Signal> {
         let signal = self.look_at(packet);
         if self.has_cookie && chunks(packet).any(|(kind, _)| kind == INIT) {
             return signal;
+        }
+        // RFC 9260, section 3.3.1
+        if pieces(packet).any(|piece| piece.bytes == 0) {
+            return Some(Signal::Violation("a chunk of data came without data"));
+        }
+        match self.backlog.arrive(pieces(packet), is_reading) {
+            Verdict::Take => {}
+            Verdict::Drop => return signal,
+            Verdict::Refuse => {
+                return Some(Signal::Violation(
+                    "too many pieces came of messages that are not whole",
+                ));
+            }
         }
         let packet = if matches!(signal, Some(Signal::Alive(_) | Signal::Carried(_))) {
             // `sctp-proto` does not read a packet with a chunk that it does not know.
@@ -217,6 +245,7 @@ impl Association {
         let mut is_repeated = false;
         for packet in &packets {
             is_repeated |= self.count_sent(packet);
+            self.count_acknowledged(packet);
         }
         // Nothing was acknowledged: the path may carry smaller packets only (RFC 8899, section 4.3).
         if std::mem::take(&mut self.is_overdue) && is_repeated && self.packet_size > self.base_size
@@ -268,6 +297,7 @@ impl Association {
     /// The next message of a stream.
     pub fn read(&mut self, stream: u16) -> Option<Bytes> {
         let message = self.stream(stream)?.read().ok()??;
+        self.backlog.read(message.chunks.len());
         let mut data = BytesMut::zeroed(message.len());
         message.read(&mut data).ok()?;
         Some(data.freeze())
@@ -380,11 +410,19 @@ impl Association {
         signal
     }
 
+    fn count_acknowledged(&mut self, packet: &[u8]) {
+        for (_, value) in chunks(packet).filter(|(kind, _)| *kind == SACK) {
+            let has_gaps = value[8..10] != [0, 0];
+            let is_empty = !has_gaps && u32_at(value, 4) == self.receive_window;
+            self.backlog.acknowledge(u32_at(value, 0), is_empty);
+        }
+    }
+
     /// Returns whether there is data in it that was sent before.
     fn count_sent(&mut self, packet: &[u8]) -> bool {
         let mut is_repeated = false;
         for (kind, value) in chunks(packet) {
-            if kind != DATA || value.len() < DATA_HEADER - CHUNK_HEADER {
+            if kind != DATA || value.len() < DATA_VALUE {
                 continue;
             }
             let number = u32_at(value, 0);
@@ -394,7 +432,7 @@ impl Association {
                 .is_none_or(|last| (number.wrapping_sub(last) as i32) > 0);
             if is_new {
                 self.last_sent = Some(number);
-                let bytes = value.len() - (DATA_HEADER - CHUNK_HEADER);
+                let bytes = value.len() - DATA_VALUE;
                 self.unsent = self.unsent.saturating_sub(bytes);
             }
             is_repeated |= !is_new;
@@ -525,12 +563,20 @@ fn shorten_sack(chunk: &mut BytesMut, most: usize) {
 }
 
 /// The chunks of a packet: their types and values (RFC 9260, section 3.2).
-pub(super) fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+pub(super) fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> + Clone {
     raw_chunks(packet).map(|(kind, _, value)| (kind, value))
 }
 
+fn pieces(packet: &[u8]) -> impl Iterator<Item = Piece> + Clone {
+    let data = chunks(packet).filter(|(kind, value)| *kind == DATA && value.len() >= DATA_VALUE);
+    data.map(|(_, value)| Piece {
+        number: u32_at(value, 0),
+        bytes: value.len() - DATA_VALUE,
+    })
+}
+
 /// With their flags.
-fn raw_chunks(packet: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
+fn raw_chunks(packet: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> + Clone {
     let mut rest = packet.get(COMMON_HEADER..).unwrap_or_default();
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));

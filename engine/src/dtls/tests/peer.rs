@@ -28,6 +28,8 @@ const STATE_COOKIE: u16 = 7;
 const WHOLE: u8 = 3;
 const BEGINNING: u8 = 2;
 const MIDDLE: u8 = 0;
+/// It is to be acknowledged without delay (RFC 7053).
+const AT_ONCE: u8 = 8;
 
 struct Peer {
     dtls: Dtls,
@@ -364,6 +366,154 @@ fn bytes_that_come_one_by_one_take_no_more_memory_than_others_while_they_wait() 
     let data = peer.victim.batches.iter().flat_map(|batch| &batch.data);
     assert!(data.eq(&sent));
     assert!(peer.is_intact());
+}
+
+/// Takes what there is of a stream, so that there is always room.
+fn take_all(peer: &mut Peer, stream: u64) {
+    let victim = &mut peer.victim;
+    victim
+        .session
+        .consumed(stream, 1 << 20, &mut victim.out, false);
+    victim.process(peer.now);
+    victim.batches.clear();
+    if let Some(last) = peer.heard.iter().rposition(|(kind, _)| *kind == SACK) {
+        peer.heard.drain(..last);
+    }
+}
+
+/// How many numbers beyond those that it has all of the victim tells of.
+fn told_beyond(peer: &Peer) -> usize {
+    let sacks = peer.heard.iter().rev();
+    let (_, value) = sacks.into_iter().find(|(kind, _)| *kind == SACK).unwrap();
+    let gaps = usize::from(u16::from_be_bytes([value[8], value[9]]));
+    let ends = value[12..12 + 4 * gaps].chunks_exact(4);
+    ends.map(|it| {
+        usize::from(u16::from_be_bytes([it[2], it[3]]) - u16::from_be_bytes([it[0], it[1]])) + 1
+    })
+    .sum()
+}
+
+#[test]
+fn what_comes_behind_a_missing_message_is_not_kept_without_end() {
+    let mut peer = Peer::associated();
+    peer.write(0, b"hello");
+    let missing = peer.next;
+    let sent = vec![1; 1000];
+    for stream in [2, 4] {
+        peer.next = missing + 1;
+        peer.messages.clear();
+        for _ in 0..4_000 {
+            peer.message(stream, &Message::of_payload(sent.clone().into()));
+            take_all(&mut peer, stream.into());
+        }
+        // What may be under way is 1 MiB.
+        let most = settings().receive_window as usize / 1000 + 1;
+        assert!((most / 2..=most).contains(&told_beyond(&peer)));
+    }
+}
+
+#[test]
+fn what_was_not_kept_behind_a_missing_message_is_taken_when_it_comes_again() {
+    let mut peer = Peer::associated();
+    peer.write(0, b"hello");
+    let missing = peer.next;
+    peer.next += 1;
+    for _ in 0..3_000 {
+        peer.message(2, &Message::of_payload(vec![1; 1000].into()));
+        take_all(&mut peer, 2);
+    }
+    peer.next = missing;
+    peer.messages.insert(2, 0);
+    peer.write(0, b"at last");
+    for _ in 0..3_000 {
+        peer.message(2, &Message::of_payload(vec![1; 1000].into()));
+        take_all(&mut peer, 2);
+    }
+    peer.write(0, b"something to acknowledge");
+    peer.write(0, b"something to acknowledge");
+    assert_eq!(peer.acknowledged(), Some(peer.next - 1));
+    assert!(peer.is_intact());
+}
+
+impl Peer {
+    /// Send pieces as long as each is taken and the session is not over. Returns how many were taken.
+    fn insist(&mut self, mut say: impl FnMut(&mut Self, u32)) -> u32 {
+        for number in 0.. {
+            let next = self.next;
+            say(self, number);
+            if self.victim.closed().is_some() || self.acknowledged() != Some(next) {
+                return number;
+            }
+        }
+        unreachable!()
+    }
+}
+
+#[test]
+fn tiny_pieces_of_messages_without_end_end_the_session() {
+    let mut peer = Peer::associated();
+    let taken = peer.insist(|peer, number| {
+        let flags = if number < 16 { BEGINNING } else { MIDDLE };
+        peer.fragment((number % 16 * 2) as u16, flags | AT_ONCE, &[1]);
+    });
+    assert_eq!(peer.victim.closed(), Some(CloseCause::Failed));
+    // They are counted from the first acknowledgement on.
+    assert_eq!(taken, 2 * backlog::MAX_PIECES as u32 + 1);
+}
+
+#[test]
+fn tiny_messages_behind_one_that_never_comes_end_the_session() {
+    let mut peer = Peer::associated();
+    let taken = peer.insist(|peer, number| {
+        let stream = (number % 16 * 2) as u16;
+        peer.messages.entry(stream).or_insert(1);
+        peer.fragment(stream, WHOLE | AT_ONCE, b"!");
+    });
+    assert_eq!(peer.victim.closed(), Some(CloseCause::Failed));
+    // They are counted from the first acknowledgement on.
+    assert_eq!(taken, 2 * backlog::MAX_PIECES as u32 + 1);
+}
+
+#[test]
+fn tiny_messages_that_a_reader_does_not_take_are_taken_later() {
+    let mut peer = Peer::associated();
+    let large = vec![1; 16_000];
+    let mut sent = 0;
+    // As much as is kept here, beside what waits in JavaScript.
+    let room = settings().stream_receive_queue + settings().stream_receive_window as usize;
+    while sent < room + large.len() {
+        peer.message(0, &Message::of_payload(large.clone().into()));
+        sent += large.len();
+    }
+    for _ in 0..20_000 {
+        peer.write(0, b"!");
+    }
+    peer.check();
+    let kept = peer.acknowledged().unwrap();
+    assert!(peer.next - kept > 20_000 - backlog::MAX_PIECES as u32 - 200);
+
+    for _ in 0..10 {
+        take_all(&mut peer, 0);
+    }
+    let again = kept.wrapping_add(1);
+    let count = peer.next - again;
+    peer.next = again;
+    *peer.messages.get_mut(&0).unwrap() -= count as u16;
+    for _ in 0..count {
+        peer.write(0, b"!");
+        take_all(&mut peer, 0);
+    }
+    peer.write(0, b"!");
+    peer.write(0, b"!");
+    assert_eq!(peer.acknowledged(), Some(peer.next - 1));
+    assert!(peer.is_intact());
+}
+
+#[test]
+fn a_piece_of_a_message_without_content_ends_the_session() {
+    let mut peer = Peer::associated();
+    peer.fragment(0, BEGINNING, &[]);
+    assert_eq!(peer.victim.closed(), Some(CloseCause::Failed));
 }
 
 #[test]
