@@ -10,6 +10,7 @@ import { checkLimits } from '../check-limits.ts'
 import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError, AddressUnreachableError } from '../errors.ts'
+import { frameType, looksLikeFrame } from '../wire/index.ts'
 import { formatPacketAddress, isIPv6 } from './index.ts'
 import type { EndpointShield, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents, PreparedAnswers } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
@@ -337,9 +338,9 @@ export class UdpEndpoint implements PacketEndpoint {
   #deliver ({ address, sockets }: Remote, datagram: Uint8Array, localHost?: string): void {
     const newest = sockets.at(-1)
     // A remote that proposes again may not have got the answer that it was given, and may take notice of what we have proposed.
-    const isForBoth = datagram[0] === 0 && newest?.beside?.status === 'open' && isDialling(newest.beside)
-    // PSEC's first bytes: a negotiation is the newest socket's.
-    const takers = datagram[0] <= 1 || (datagram[0] === 255 && datagram.byteLength === 1)
+    const isForBoth = frameType(datagram) === 'propose' && newest?.beside?.status === 'open' && isDialling(newest.beside)
+    // A negotiation is the newest socket's.
+    const takers = looksLikeFrame(datagram)
       ? sockets.filter(socket => socket === newest || isForBoth)
       : sockets.filter(socket => !socket.handedOver)
 

@@ -5,6 +5,7 @@ import { realClock } from '../clock.ts'
 import { SessionFailedError } from '../errors.ts'
 import { limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
+import { frameType } from '../wire/index.ts'
 import { toDialTarget, withPort } from './multiaddr.ts'
 import { PendingInbound } from './pending-inbound.ts'
 import type { Cancel } from '../clock.ts'
@@ -23,11 +24,6 @@ import type { Multiaddr } from '@multiformats/multiaddr'
  * gives them when a node stops
  */
 const CLOSE_TIMEOUT = 500
-
-/**
- * The type of a proposal (draft, "Frames")
- */
-const PROPOSE = 0
 
 /**
  * How often to see whether the pressure is over, in milliseconds
@@ -282,7 +278,7 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     const refusal = this.#pending.refuses(remote.host, validated)
 
     // what costs nothing first: this is where a flood ends
-    if (datagram[0] === PROPOSE && refusal != null) {
+    if (frameType(datagram) === 'propose' && refusal != null) {
       this.#init.metrics.listenerEvents?.increment({ [`${this.#addr} ${refusal}`]: true })
       this.#log.trace('turned %s away, %d upgrades are pending', formatPacketAddress(remote), this.#pending.size)
       return false

@@ -1,3 +1,4 @@
+import { frameType } from '../wire/index.ts'
 import type { Counter, CounterGroup, Metrics } from '@libp2p/interface'
 
 /**
@@ -34,18 +35,15 @@ export function registerMetrics (metrics?: Metrics): UpgraderMetrics {
   }
 }
 
-const PROPOSE = 0
-const FRAME_TYPES: Record<number, string> = { [PROPOSE]: 'propose', 1: 'accept', 255: 'reject' }
-
 export function countFrame (metrics: UpgraderMetrics, frame: Uint8Array, direction: 'sent' | 'received'): void {
-  metrics.frames?.increment({ [`${FRAME_TYPES[frame[0]]}_${direction}`]: true })
+  metrics.frames?.increment({ [`${frameType(frame)}_${direction}`]: true })
 }
 
 /**
  * A frame led to no other one. An accept or a reject never does.
  */
 export function countUnanswered (metrics: UpgraderMetrics, frame: Uint8Array): void {
-  if (frame[0] === PROPOSE) {
+  if (frameType(frame) === 'propose') {
     metrics.frames?.increment({ propose_unanswered: true })
   }
 }

@@ -6,6 +6,7 @@ import { equals } from 'uint8arrays/equals'
 import { HandshakeFailedError, InvalidFrameError, NoAnswerError, SelfNegotiationError } from '../errors.ts'
 import { Negotiator } from '../negotiation/index.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
+import { frameType } from '../wire/index.ts'
 import { Flow } from './flow.ts'
 import { outcomeOf } from './metrics.ts'
 import { maxInitiationPacketSize } from './packet-size.ts'
@@ -422,7 +423,7 @@ export class Upgrade {
 
   #onTransmit (frame: Uint8Array): void {
     // only a proposal of ours is worth telling
-    if (frame[0] !== 0) {
+    if (frameType(frame) !== 'propose') {
       return
     }
 

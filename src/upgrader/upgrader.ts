@@ -3,7 +3,7 @@ import { checkLimits, checkTimeouts } from '../check-limits.ts'
 import { realClock } from '../clock.ts'
 import { DEFAULT_MAX_LINES, limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
-import { decodeFrame, encodeFrame } from '../wire/index.ts'
+import { decodeFrame, encodeFrame, frameType } from '../wire/index.ts'
 import { MAX_NAME_LENGTH, MAX_SCHEMES } from '../wire/limits.ts'
 import { registerMetrics } from './metrics.ts'
 import { prepareAnswers } from './prepare-answers.ts'
@@ -94,7 +94,7 @@ export class PsecUpgrader {
    */
   isProposal (datagram: Uint8Array): boolean {
     // the draft's "Frames": all but a few of a stranger's datagrams end here
-    if (datagram[0] !== 0) {
+    if (frameType(datagram) !== 'propose') {
       this.#context.metrics.dropped?.increment({ no_proposal: true })
       return false
     }

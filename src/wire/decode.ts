@@ -50,11 +50,27 @@ export function decodeFrame (bytes: Uint8Array): Frame {
 }
 
 /**
- * Whether a datagram is meant as a PSEC frame rather than as traffic of a scheme, by a glance at its first byte: that
- * of a proposal or an accept, or the single byte of a reject. It may still be invalid.
+ * As what frame a datagram is meant, by a glance at its first byte, of which a reject has no more: it may still be invalid.
+ * Undefined if it is traffic of a scheme.
+ */
+export function frameType (datagram: Uint8Array): Frame['type'] | undefined {
+  switch (datagram[0]) {
+    case TYPE_PROPOSE:
+      return 'propose'
+    case TYPE_ACCEPT:
+      return 'accept'
+    case TYPE_REJECT:
+      return datagram.byteLength === 1 ? 'reject' : undefined
+    default:
+      return undefined
+  }
+}
+
+/**
+ * Whether a datagram is meant as a PSEC frame rather than as traffic of a scheme, see `frameType`
  */
 export function looksLikeFrame (datagram: Uint8Array): boolean {
-  return datagram[0] === TYPE_PROPOSE || datagram[0] === TYPE_ACCEPT || (datagram[0] === TYPE_REJECT && datagram.byteLength === 1)
+  return frameType(datagram) != null
 }
 
 function readPropose (reader: Reader): Propose {

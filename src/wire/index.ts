@@ -48,5 +48,5 @@ export interface Reject {
 export type Frame = Propose | Accept | Reject
 
 export { encodeFrame } from './encode.ts'
-export { decodeFrame, looksLikeFrame } from './decode.ts'
+export { decodeFrame, frameType, looksLikeFrame } from './decode.ts'
 export { isPeerIdMultihash } from './peer-id.ts'
