@@ -90,7 +90,7 @@ pub struct Association {
     last_sent: Option<u32>,
     unsent: usize,
     receive_window: u32,
-    backlog: Backlog,
+    pub(super) backlog: Backlog,
     /// A timer has run out since anything was sent.
     is_overdue: bool,
     suspects_path: bool,

@@ -96,6 +96,14 @@ impl Backlog {
         }
     }
 
+    #[cfg(test)]
+    pub fn check(&self) {
+        assert_eq!(self.beyond_bytes, self.beyond.values().sum::<usize>());
+        assert!(self.beyond.keys().all(|it| Some(*it) > self.cumulative));
+        // What is one packet's may be over it.
+        assert!(self.unread.max(self.beyond.len()) < 2 * MAX_PIECES + 1000);
+    }
+
     fn exceeds(&self, times: usize) -> bool {
         self.unread >= times * MAX_PIECES
             || self.beyond.len() >= times * MAX_PIECES

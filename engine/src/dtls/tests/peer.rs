@@ -207,6 +207,9 @@ impl Peer {
         assert!(session.received_size <= settings.datagram_receive_buffer);
         assert!(session.writing.len() <= 100 && session.unacknowledged.len() <= 100);
         assert!(session.packets.len() <= 2 * PACKET_BACKLOG);
+        if let Some(association) = &session.association {
+            association.backlog.check();
+        }
     }
 }
 
