@@ -176,6 +176,7 @@ impl Association {
                 ));
             }
         }
+        let seen = pieces(packet).count() as u64;
         let packet = if matches!(signal, Some(Signal::Alive(_) | Signal::Carried(_))) {
             // `sctp-proto` does not read a packet with a chunk that it does not know.
             match without(packet, HEARTBEAT_ACK) {
@@ -194,7 +195,12 @@ impl Association {
                 if let Some((known, association)) = &mut self.inner
                     && *known == handle
                 {
+                    let before = association.stats().get_num_datas();
                     association.handle_event(event);
+                    // It goes by what it has read of a chunk, not by the length that the chunk says.
+                    if association.stats().get_num_datas() - before > seen {
+                        return Some(Signal::Violation("data came inside of another chunk"));
+                    }
                 }
             }
             // One session has one association.

@@ -520,6 +520,26 @@ fn a_piece_of_a_message_without_content_ends_the_session() {
 }
 
 #[test]
+fn a_piece_of_a_message_inside_of_another_chunk_ends_the_session() {
+    let data = |peer: &Peer| {
+        let mut value = peer.next.to_be_bytes().to_vec();
+        value.extend([0, 0, 0, 0, 0, 0, 0, 53]);
+        value.extend(b"\x03\x12\x01!");
+        chunk(DATA, WHOLE, &value)
+    };
+    for (kind, value) in [(COOKIE_ACK, vec![]), (SACK, vec![0; 12])] {
+        let mut peer = Peer::associated();
+        let value = [value, data(&peer)].concat();
+        peer.chunk(kind, 0, &value);
+        let why = peer.victim.notices().find_map(|notice| match notice {
+            Notice::Closed { message, .. } => Some(&message[..]),
+            _ => None,
+        });
+        assert_eq!(why, Some("data came inside of another chunk"), "{kind}");
+    }
+}
+
+#[test]
 fn an_association_is_asked_for_once() {
     let mut peer = Peer::associated();
     for tag in 100..1100 {
