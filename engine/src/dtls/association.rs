@@ -3,6 +3,7 @@
 //! `sctp-proto` does the protocol. What it has no means for is done here beside it: heartbeats (RFC 9260, section 8.3), an
 //! abort with a code, to know how much of what was written has not been sent yet, and to keep to the size of packets.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 use sctp_proto::{
     AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
-    PayloadProtocolIdentifier, ServerConfig, Stream, TransportConfig,
+    PayloadProtocolIdentifier, ServerConfig, Stream, StreamEvent, TransportConfig,
 };
 
 use super::backlog::{Backlog, Piece, Verdict};
@@ -35,11 +36,16 @@ const SHUTDOWN: u8 = 7;
 const SHUTDOWN_ACK: u8 = 8;
 const SHUTDOWN_COMPLETE: u8 = 14;
 const COOKIE_ECHO: u8 = 10;
+const COOKIE_ACK: u8 = 11;
+const RECONFIG: u8 = 130;
+
+/// Parameters (RFC 9260, section 3.3.5; RFC 6525, sections 4.1 and 4.4).
+const HEARTBEAT_INFO: u16 = 1;
+const OUTGOING_RESET: u16 = 13;
+const RECONFIG_RESPONSE: u16 = 16;
 
 /// RFC 9260, section 3.3.10.12.
 const USER_INITIATED_ABORT: u16 = 12;
-/// RFC 9260, section 3.3.5.
-const HEARTBEAT_INFO: u16 = 1;
 /// What the number of a probe has beside it in a heartbeat: they are counted apart, since a probe's loss says nothing of congestion
 /// (RFC 8899, section 3).
 const PROBE: u64 = 1 << 63;
@@ -52,6 +58,9 @@ const IMMEDIATE: u8 = 8;
 const RTO_INITIAL: u64 = 500;
 const RTO_MIN: u64 = 300;
 const RTO_MAX: u64 = 10_000;
+
+/// How often the remote may end a stream whose last messages were not read: an honest one waits until its number is free.
+const MAX_RESETS: usize = 16;
 
 /// A message of a remote's may be as large as this: our own are of 16 KiB at most, as the specification wants.
 const MAX_REMOTE_MESSAGE: u32 = 64 * 1024;
@@ -91,6 +100,10 @@ pub struct Association {
     unsent: usize,
     receive_window: u32,
     pub(super) backlog: Backlog,
+    /// How often the remote has ended streams of which the library has not told yet that they are over.
+    resets: HashMap<u16, usize>,
+    /// The number of the last such request.
+    last_reset: Option<u32>,
     /// A timer has run out since anything was sent.
     is_overdue: bool,
     suspects_path: bool,
@@ -137,6 +150,8 @@ impl Association {
             unsent: 0,
             receive_window,
             backlog: Backlog::new(receive_window as usize),
+            resets: HashMap::new(),
+            last_reset: None,
             is_overdue: false,
             suspects_path: false,
         }
@@ -159,6 +174,7 @@ impl Association {
         packet: &[u8],
         is_reading: bool,
     ) -> Option<Signal> {
+        let is_known = self.remote_tag.is_some();
         let signal = self.look_at(packet);
         if self.has_cookie && chunks(packet).any(|(kind, _)| kind == INIT) {
             return signal;
@@ -176,16 +192,15 @@ impl Association {
                 ));
             }
         }
-        let seen = pieces(packet).count() as u64;
-        let packet = if matches!(signal, Some(Signal::Alive(_) | Signal::Carried(_))) {
-            // `sctp-proto` does not read a packet with a chunk that it does not know.
-            match without(packet, HEARTBEAT_ACK) {
-                Some(rest) => rest,
-                None => return signal,
-            }
-        } else {
-            Bytes::copy_from_slice(packet)
+        let packet = only(packet, |kind, value| {
+            is_read_whole(kind, value) && !(kind == INIT_ACK && is_known)
+        });
+        let Some(packet) = packet else {
+            return signal;
         };
+        if self.count_resets(&packet) > MAX_RESETS {
+            return Some(Signal::Violation("a stream was ended again and again"));
+        }
         match self.endpoint.handle(now, self.remote, None, None, packet)? {
             (handle, DatagramEvent::NewAssociation(association)) if self.inner.is_none() => {
                 self.inner = Some((handle, association));
@@ -195,12 +210,7 @@ impl Association {
                 if let Some((known, association)) = &mut self.inner
                     && *known == handle
                 {
-                    let before = association.stats().get_num_datas();
                     association.handle_event(event);
-                    // It goes by what it has read of a chunk, not by the length that the chunk says.
-                    if association.stats().get_num_datas() - before > seen {
-                        return Some(Signal::Violation("data came inside of another chunk"));
-                    }
                 }
             }
             // One session has one association.
@@ -216,7 +226,13 @@ impl Association {
                 association.handle_event(event);
             }
         }
-        association.poll()
+        let event = association.poll()?;
+        if let Event::Stream(StreamEvent::Finished { id } | StreamEvent::ResetComplete { id }) =
+            &event
+        {
+            self.resets.remove(id);
+        }
+        Some(event)
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -416,6 +432,37 @@ impl Association {
         signal
     }
 
+    /// Returns how often the one stream of these was ended that was so most often.
+    fn count_resets(&mut self, packet: &[u8]) -> usize {
+        let mut most = 0;
+        for (_, value) in chunks(packet).filter(|(kind, _)| *kind == RECONFIG) {
+            for (_, request) in parameters(value)
+                .into_iter()
+                .filter(|(kind, _)| *kind == OUTGOING_RESET)
+            {
+                let number = u32_at(request, 0);
+                if self.last_reset.replace(number) == Some(number) {
+                    continue;
+                }
+                let ids = request[12..].chunks_exact(2);
+                let mut named: Vec<u16> = ids.map(|it| u16_at(it, 0) as u16).collect();
+                if let Some((_, association)) = &self.inner
+                    && named.is_empty()
+                {
+                    named = association.stream_ids();
+                }
+                for id in named {
+                    if self.stream(id).is_some() {
+                        let count = self.resets.entry(id).or_default();
+                        *count += 1;
+                        most = most.max(*count);
+                    }
+                }
+            }
+        }
+        most
+    }
+
     fn count_acknowledged(&mut self, packet: &[u8]) {
         for (_, value) in chunks(packet).filter(|(kind, _)| *kind == SACK) {
             let has_gaps = value[8..10] != [0, 0];
@@ -533,13 +580,56 @@ fn last_chunk(chunks: &[u8]) -> usize {
     }
 }
 
-/// A packet's other chunks; nothing if there are none.
-fn without(packet: &[u8], unwanted: u8) -> Option<Bytes> {
+/// A packet's chunks that are wanted; nothing if there are none.
+fn only(packet: &[u8], is_wanted: impl Fn(u8, &[u8]) -> bool) -> Option<Bytes> {
+    if chunks(packet).all(|(kind, value)| is_wanted(kind, value)) {
+        return Some(Bytes::copy_from_slice(packet));
+    }
     let mut rest = BytesMut::from(packet.get(..COMMON_HEADER)?);
-    for (kind, flags, value) in raw_chunks(packet).filter(|(kind, ..)| *kind != unwanted) {
+    for (kind, flags, value) in raw_chunks(packet).filter(|(kind, _, it)| is_wanted(*kind, it)) {
         rest.put_slice(&encode_chunk(kind, flags, value, usize::MAX));
     }
     (rest.len() > COMMON_HEADER).then(|| sealed(rest))
+}
+
+/// Whether `sctp-proto` knows a chunk, and reads all of it: it takes what it has not read for the next chunk. What it does not know makes it
+/// refuse the whole packet; skipped numbers (RFC 3758) have no use here.
+fn is_read_whole(kind: u8, value: &[u8]) -> bool {
+    match kind {
+        DATA | INIT | INIT_ACK | COOKIE_ECHO | ABORT => true,
+        SACK => value.len() >= 12 && value.len() == 12 + 4 * (u16_at(value, 8) + u16_at(value, 10)),
+        HEARTBEAT => matches!(parameters(value)[..], [(HEARTBEAT_INFO, _)]),
+        RECONFIG => {
+            let parameters = parameters(value);
+            matches!(parameters.len(), 1 | 2)
+                && parameters.iter().all(|(kind, it)| match *kind {
+                    OUTGOING_RESET => it.len() >= 12 && it.len().is_multiple_of(2),
+                    RECONFIG_RESPONSE => it.len() == 8,
+                    _ => false,
+                })
+        }
+        SHUTDOWN => value.len() == 4,
+        COOKIE_ACK | SHUTDOWN_ACK | SHUTDOWN_COMPLETE => value.is_empty(),
+        _ => false,
+    }
+}
+
+/// The parameters that fill a chunk (RFC 9260, section 3.2.1); none if they do not.
+fn parameters(value: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut parameters = Vec::new();
+    let mut at = 0;
+    while at < value.len() {
+        if at + 4 > value.len() {
+            return Vec::new();
+        }
+        let end = at + u16_at(value, at + 2);
+        let Some(content) = value.get(at + 4..end) else {
+            return Vec::new();
+        };
+        parameters.push((u16_at(value, at) as u16, content));
+        at = end.next_multiple_of(4);
+    }
+    parameters
 }
 
 fn encode_chunk(kind: u8, flags: u8, value: &[u8], most: usize) -> BytesMut {
@@ -591,6 +681,10 @@ fn raw_chunks(packet: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> + Clone {
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, flags, value))
     })
+}
+
+fn u16_at(data: &[u8], at: usize) -> usize {
+    usize::from(u16::from_be_bytes([data[at], data[at + 1]]))
 }
 
 fn u32_at(data: &[u8], at: usize) -> u32 {
@@ -664,11 +758,45 @@ mod tests {
     #[test]
     fn what_comes_with_the_answer_to_a_heartbeat_is_not_lost() {
         let packet = packet_of(&[(HEARTBEAT_ACK, vec![1; 12]), (DATA, vec![2; 20])]);
-        let rest = without(&packet, HEARTBEAT_ACK).unwrap();
+        let rest = only(&packet, is_read_whole).unwrap();
         assert_eq!(rest, packet_of(&[(DATA, vec![2; 20])]));
-        assert_eq!(
-            without(&packet_of(&[(HEARTBEAT_ACK, vec![1; 12])]), HEARTBEAT_ACK),
-            None
-        );
+        let answer = packet_of(&[(HEARTBEAT_ACK, vec![1; 12])]);
+        assert_eq!(only(&answer, is_read_whole), None);
+    }
+
+    #[test]
+    fn chunks_that_are_longer_than_what_they_hold_are_left_out() {
+        let [reset, response] = [
+            &[0, 13, 0, 18, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2][..],
+            &[0, 16, 0, 12, 0, 0, 0, 1, 0, 0, 0, 1],
+        ];
+        for (kind, value) in [
+            (SACK, [&[0; 8][..], &[0, 1, 0, 1], &[0; 8]].concat()),
+            (HEARTBEAT, vec![0, 1, 0, 7, 1, 2, 3]),
+            (RECONFIG, reset.to_vec()),
+            (RECONFIG, response.to_vec()),
+            (RECONFIG, [response, reset].concat()),
+            (RECONFIG, [reset, &[0, 0], response].concat()),
+            (SHUTDOWN, vec![0; 4]),
+            (COOKIE_ACK, vec![]),
+        ] {
+            assert!(is_read_whole(kind, &value), "{kind} {value:?}");
+            for more in [4, 8, 20] {
+                let longer = [&value[..], &vec![0; more]].concat();
+                assert!(!is_read_whole(kind, &longer), "{kind} {longer:?}");
+            }
+        }
+        // More than the library reads of such parameters.
+        assert!(!is_read_whole(
+            RECONFIG,
+            &[0, 16, 0, 16, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0]
+        ));
+        assert!(!is_read_whole(
+            RECONFIG,
+            &[0, 17, 0, 12, 0, 0, 0, 1, 0, 0, 0, 1]
+        ));
+        assert!(!is_read_whole(RECONFIG, &[response; 3].concat()));
+        assert!(!is_read_whole(HEARTBEAT, &[0, 1, 0, 4, 0, 1, 0, 4]));
+        assert!(!is_read_whole(192, &[0; 4]));
     }
 }

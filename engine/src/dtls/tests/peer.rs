@@ -520,23 +520,43 @@ fn a_piece_of_a_message_without_content_ends_the_session() {
 }
 
 #[test]
-fn a_piece_of_a_message_inside_of_another_chunk_ends_the_session() {
-    let data = |peer: &Peer| {
-        let mut value = peer.next.to_be_bytes().to_vec();
-        value.extend([0, 0, 0, 0, 0, 0, 0, 53]);
-        value.extend(b"\x03\x12\x01!");
-        chunk(DATA, WHOLE, &value)
-    };
-    for (kind, value) in [(COOKIE_ACK, vec![]), (SACK, vec![0; 12])] {
-        let mut peer = Peer::associated();
-        let value = [value, data(&peer)].concat();
-        peer.chunk(kind, 0, &value);
-        let why = peer.victim.notices().find_map(|notice| match notice {
-            Notice::Closed { message, .. } => Some(&message[..]),
-            _ => None,
-        });
-        assert_eq!(why, Some("data came inside of another chunk"), "{kind}");
+fn a_piece_of_a_message_inside_of_another_chunk_is_not_read() {
+    let mut peer = Peer::associated();
+    let mut value = peer.next.to_be_bytes().to_vec();
+    value.extend([0, 0, 0, 0, 0, 0, 0, 53]);
+    value.extend(b"\x03\x12\x01!");
+    let data = chunk(DATA, WHOLE, &value);
+    for (kind, value) in [
+        (COOKIE_ACK, vec![]),
+        (SACK, vec![0; 12]),
+        (INIT_ACK, vec![0; 16]),
+    ] {
+        peer.chunk(kind, 0, &[value, data.clone()].concat());
+        assert_eq!(peer.victim.count(Kind::StreamData), 0, "{kind}");
+        assert!(peer.is_intact());
     }
+    peer.write(0, b"!");
+    assert_eq!(peer.victim.count(Kind::StreamData), 1);
+}
+
+fn end_stream(peer: &mut Peer, request: u32) {
+    // An outgoing reset of this stream (RFC 6525, section 4.1).
+    let mut value = vec![0, 13, 0, 18];
+    value.extend((FIRST_TSN + request).to_be_bytes());
+    value.extend([0; 4]);
+    value.extend((peer.next - 1).to_be_bytes());
+    value.extend([0, 0]);
+    peer.chunk(RECONFIG, 0, &value);
+}
+
+#[test]
+fn a_stream_with_a_message_without_end_is_not_ended_again_and_again() {
+    let mut peer = Peer::associated();
+    peer.fragment(0, BEGINNING, &[1]);
+    for request in 0..1000 {
+        end_stream(&mut peer, request);
+    }
+    assert_eq!(peer.victim.closed(), Some(CloseCause::Failed));
 }
 
 #[test]
@@ -612,13 +632,7 @@ fn a_stream_that_is_used_again_and_again_leaves_nothing_behind() {
     let mut peer = Peer::associated();
     for request in 0..300u32 {
         peer.write(0, b"hello");
-        // An outgoing reset of this stream (RFC 6525, section 4.1).
-        let mut value = vec![0, 13, 0, 18];
-        value.extend((FIRST_TSN + request).to_be_bytes());
-        value.extend([0; 4]);
-        value.extend((peer.next - 1).to_be_bytes());
-        value.extend([0, 0]);
-        peer.chunk(RECONFIG, 0, &value);
+        end_stream(&mut peer, request);
         peer.messages.clear();
         peer.check();
     }
