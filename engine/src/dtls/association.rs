@@ -193,7 +193,9 @@ impl Association {
             }
         }
         let packet = only(packet, |kind, value| {
-            is_read_whole(kind, value) && !(kind == INIT_ACK && is_known)
+            is_read_whole(kind, value)
+                && (kind != SACK || is_in_order(value))
+                && !(kind == INIT_ACK && is_known)
         });
         let Some(packet) = packet else {
             return signal;
@@ -614,6 +616,20 @@ fn is_read_whole(kind: u8, value: &[u8]) -> bool {
     }
 }
 
+/// Whether each gap of an acknowledgement is behind the one before (RFC 9260, section 3.3.4): `sctp-proto` looks at all that was sent for each.
+fn is_in_order(value: &[u8]) -> bool {
+    let mut before = 0;
+    value[12..]
+        .chunks_exact(4)
+        .take(u16_at(value, 8))
+        .all(|gap| {
+            let (start, end) = (u16_at(gap, 0), u16_at(gap, 2));
+            let is_behind = before < start && start <= end;
+            before = end;
+            is_behind
+        })
+}
+
 /// The parameters that fill a chunk (RFC 9260, section 3.2.1); none if they do not.
 fn parameters(value: &[u8]) -> Vec<(u16, &[u8])> {
     let mut parameters = Vec::new();
@@ -762,6 +778,29 @@ mod tests {
         assert_eq!(rest, packet_of(&[(DATA, vec![2; 20])]));
         let answer = packet_of(&[(HEARTBEAT_ACK, vec![1; 12])]);
         assert_eq!(only(&answer, is_read_whole), None);
+    }
+
+    #[test]
+    fn an_acknowledgement_with_gaps_out_of_order_is_none() {
+        let is_in_order = |gaps: &[[u16; 2]]| {
+            let mut value = vec![0; 8];
+            value.extend([0, gaps.len() as u8, 0, 1]);
+            value.extend(gaps.iter().flatten().flat_map(|it| it.to_be_bytes()));
+            value.extend([0, 0, 0, 1]);
+            assert!(is_read_whole(SACK, &value));
+            is_in_order(&value)
+        };
+        assert!(is_in_order(&[]));
+        assert!(is_in_order(&[[2, 2], [3, 9], [11, 65_535]]));
+        for gaps in [
+            [[2, 9], [2, 9]],
+            [[2, 9], [9, 10]],
+            [[11, 12], [2, 3]],
+            [[3, 2], [5, 5]],
+            [[0, 1], [5, 5]],
+        ] {
+            assert!(!is_in_order(&gaps), "{gaps:?}");
+        }
     }
 
     #[test]
