@@ -11,15 +11,16 @@ import { psec } from '../src/index.ts'
 import { createNode, stopNodes } from './fixtures/nodes.ts'
 import type { PlainNodeReport } from './fixtures/plain-node.ts'
 import type { Libp2p } from '@libp2p/interface'
+import type { AddressManagerInit } from 'libp2p'
 
 const PLAIN_NODE = fileURLToPath(new URL('fixtures/plain-node.ts', import.meta.url))
 
 /**
  * A node that is reached by TCP and by PSEC
  */
-async function createMixedNode (appendAnnounce: string[] = []): Promise<Libp2p> {
+async function createMixedNode (addresses: AddressManagerInit = {}): Promise<Libp2p> {
   return createNode({
-    addresses: { listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/udp/0/psec'], appendAnnounce },
+    addresses: { listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/udp/0/psec'], ...addresses },
     transports: [tcp(), psec()],
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
@@ -58,7 +59,7 @@ describe('announced addresses', () => {
 
   // why they are bare; should js-libp2p ever skip what it can't parse, this test says so
   it('with /psec would make a node without this package discard all that identify says', async () => {
-    const node = await createMixedNode(['/ip4/127.0.0.1/udp/4001/psec'])
+    const node = await createMixedNode({ announceFilter: addresses => [...addresses, multiaddr('/ip4/127.0.0.1/udp/4001/psec')] })
     const report = await identifiedBy(node)
 
     expect(report).to.have.property('error', 'UnknownProtocolError')
@@ -73,6 +74,23 @@ describe('announced addresses', () => {
     for (const ma of node.getMultiaddrs()) {
       expect(ma.toString()).to.match(/^\/ip4\/[\d.]+\/udp\/[1-9]\d*\/p2p\/\w+$/)
     }
+  })
+
+  it('are bare, however the user wrote those that the node is to announce beside its own', async () => {
+    const node = await createMixedNode({
+      appendAnnounce: ['/ip4/192.0.2.1/udp/4001/psec', '/ip4/192.0.2.1/udp/4002', '/dns4/example.com/udp/4001/psec', '/ip4/192.0.2.1/tcp/4001']
+    })
+    const report = await identifiedBy(node)
+
+    expect(report).to.not.have.property('error')
+    expect(report.addresses.map(({ multiaddr }) => multiaddr)).to.include.members(
+      ['/ip4/192.0.2.1/udp/4001', '/ip4/192.0.2.1/udp/4002', '/dns4/example.com/udp/4001', '/ip4/192.0.2.1/tcp/4001'])
+  })
+
+  it('are bare, however the user wrote those that the node is to announce instead of its own', async () => {
+    const node = await createNode({ addresses: { listen: ['/ip4/127.0.0.1/udp/0/psec'], announce: ['/ip6/2001:db8::1/udp/4001/psec'] } })
+
+    expect(node.getMultiaddrs().map(String)).to.deep.equal([`/ip6/2001:db8::1/udp/4001/p2p/${node.peerId}`])
   })
 
   it('and observed ones are bare even if the dialled one was not', async () => {

@@ -6,7 +6,7 @@ import { SessionFailedError } from '../errors.ts'
 import { limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { frameType } from '../wire/index.ts'
-import { toDialTarget, withPort } from './multiaddr.ts'
+import { toBareMultiaddr, toDialTarget, withPort } from './multiaddr.ts'
 import { PendingInbound } from './pending-inbound.ts'
 import type { Cancel } from '../clock.ts'
 import type { Link } from './link.ts'
@@ -192,8 +192,11 @@ export class PsecListener extends TypedEventEmitter<ListenerEvents> implements L
     return getThinWaistAddresses(this.#listenAddr, this.#endpoint.localAddress.port)
   }
 
-  updateAnnounceAddrs (): void {
-    // there is nothing to add to an address
+  /**
+   * Write the addresses that the user has libp2p announce as those that the listener says by itself, which everybody can read
+   */
+  updateAnnounceAddrs (multiaddrs: Multiaddr[]): void {
+    multiaddrs.splice(0, multiaddrs.length, ...multiaddrs.map(toBareMultiaddr))
   }
 
   /**
