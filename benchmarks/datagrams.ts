@@ -3,9 +3,10 @@
  * (`send()` has returned false: wait for `drain`) and without; and plain `node:dgram`, which secures nothing.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { ChildCalls } from './child-calls.ts'
 import { median } from './statistics.ts'
 import { printTable } from './table.ts'
-import { ChildCalls, withPairs } from './worker-process.ts'
+import { withPairs } from './worker-process.ts'
 import type { UdpCalls } from './udp-worker.ts'
 import type { DatagramsSent, Pair } from './worker-process.ts'
 
@@ -80,8 +81,8 @@ async function compare (contenders: Map<string, Measure>): Promise<void> {
   }))
 }
 
-const sender = new ChildCalls<UdpCalls>('./udp-worker.ts', [])
-const receiver = new ChildCalls<UdpCalls>('./udp-worker.ts', [])
+const sender = new ChildCalls<UdpCalls>(new URL('udp-worker.ts', import.meta.url))
+const receiver = new ChildCalls<UdpCalls>(new URL('udp-worker.ts', import.meta.url))
 
 try {
   const port = await receiver.call('port')

@@ -4,6 +4,7 @@
 import { createLibp2p } from 'libp2p'
 import { psec } from '../src/index.ts'
 import { recordMetrics } from '../test/fixtures/record-metrics.ts'
+import { answerCalls } from './child-calls.ts'
 import { collectGarbage } from './collect-garbage.ts'
 
 export interface TargetState {
@@ -45,13 +46,4 @@ const calls: TargetCalls = {
   collectGarbage: async () => { collectGarbage() }
 }
 
-process.on('message', ({ id, call }: any) => {
-  calls[call as keyof TargetCalls]().then(
-    result => { process.send?.({ id, result }) },
-    err => { process.send?.({ id, error: `${err.name}: ${err.message}` }) }
-  )
-})
-
-// the parent is gone
-process.once('disconnect', () => { process.exit() })
-process.send?.({ ready: true })
+answerCalls(calls)

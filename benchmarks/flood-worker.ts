@@ -10,6 +10,7 @@ import { loadEngine } from '../src/engine/load.ts'
 import { encodeFrame, quicDatagram } from '../src/index.ts'
 import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
+import { answerCalls } from './child-calls.ts'
 
 export interface FloodResult {
   sent: number
@@ -114,13 +115,4 @@ async function captureFirstPacket (): Promise<Uint8Array> {
   return packet
 }
 
-process.on('message', ({ id, call, params }: any) => {
-  calls[call as keyof FloodCalls](params).then(
-    result => { process.send?.({ id, result }) },
-    err => { process.send?.({ id, error: `${err.name}: ${err.message}` }) }
-  )
-})
-
-// the parent is gone
-process.once('disconnect', () => { process.exit() })
-process.send?.({ ready: true })
+answerCalls(calls)

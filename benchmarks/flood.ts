@@ -6,9 +6,10 @@
  * latter of a flood's usual datagrams.
  */
 import { setTimeout as delay } from 'node:timers/promises'
+import { ChildCalls } from './child-calls.ts'
 import { median } from './statistics.ts'
 import { printTable } from './table.ts'
-import { ChildCalls, WorkerProcess } from './worker-process.ts'
+import { WorkerProcess } from './worker-process.ts'
 import type { TargetCalls, TargetState } from './flood-target.ts'
 import type { FloodCalls, FloodKind } from './flood-worker.ts'
 
@@ -55,8 +56,8 @@ interface Phase extends Honest {
   maxRss: number
 }
 
-const target = new ChildCalls<TargetCalls>('./flood-target.ts', [])
-const flooder = new ChildCalls<FloodCalls>('./flood-worker.ts', [])
+const target = new ChildCalls<TargetCalls>(new URL('flood-target.ts', import.meta.url))
+const flooder = new ChildCalls<FloodCalls>(new URL('flood-worker.ts', import.meta.url))
 const dialler = new WorkerProcess('psec, QUIC')
 const established = new WorkerProcess('psec, QUIC')
 

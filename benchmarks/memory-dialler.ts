@@ -2,6 +2,7 @@
  * Many nodes that connect to one, in a process of its own: `node memory-dialler.ts CONTENDER`
  */
 import { multiaddr } from '@multiformats/multiaddr'
+import { answerCalls } from './child-calls.ts'
 import { createNode } from './contenders.ts'
 import type { Contender } from './contenders.ts'
 
@@ -32,13 +33,4 @@ const calls: MemoryDiallerCalls = {
   connections: async () => ({ open: nodes.reduce((sum, node) => sum + node.getConnections().length, 0), ends })
 }
 
-process.on('message', ({ id, call, params }: any) => {
-  calls[call as keyof MemoryDiallerCalls](params).then(
-    result => { process.send?.({ id, result }) },
-    err => { process.send?.({ id, error: `${err.name}: ${err.message}` }) }
-  )
-})
-
-// the parent is gone
-process.once('disconnect', () => { process.exit() })
-process.send?.({ ready: true })
+answerCalls(calls)

@@ -4,8 +4,9 @@
  */
 import { availableParallelism } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
+import { ChildCalls } from './child-calls.ts'
 import { printTable } from './table.ts'
-import { ChildCalls, WorkerProcess } from './worker-process.ts'
+import { WorkerProcess } from './worker-process.ts'
 import type { Contender } from './contenders.ts'
 import type { MemoryDiallerCalls } from './memory-dialler.ts'
 import type { MemoryUse } from './worker-process.ts'
@@ -26,7 +27,7 @@ interface Growth extends MemoryUse {
 
 async function measure (contender: Contender): Promise<Growth> {
   const listener = new WorkerProcess(contender)
-  const diallers = Array.from({ length: PROCESSES }, () => new ChildCalls<MemoryDiallerCalls>('./memory-dialler.ts', [contender]))
+  const diallers = Array.from({ length: PROCESSES }, () => new ChildCalls<MemoryDiallerCalls>(new URL('memory-dialler.ts', import.meta.url), [contender]))
 
   try {
     const address = await listener.call('address')

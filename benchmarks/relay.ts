@@ -3,6 +3,7 @@
  */
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
+import { answerCalls } from './child-calls.ts'
 import type { Socket } from 'node:dgram'
 
 export interface RelayCalls {
@@ -52,8 +53,6 @@ async function relayTo ({ port }: { port: number }): Promise<number> {
   return front.address().port
 }
 
-process.on('message', ({ id, params }: any) => {
-  void relayTo(params).then(result => { process.send?.({ id, result }) })
-})
-process.once('disconnect', () => { process.exit() })
-process.send?.({ ready: true })
+const calls: RelayCalls = { relayTo }
+
+answerCalls(calls)

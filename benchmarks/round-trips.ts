@@ -2,9 +2,10 @@
  * How many round trips it takes to connect: a dial through a relay that delays each direction by 50 ms, so that a round
  * trip lasts 100 ms and everything else next to nothing.
  */
+import { ChildCalls } from './child-calls.ts'
 import { median } from './statistics.ts'
 import { printTable } from './table.ts'
-import { ChildCalls, withPairs } from './worker-process.ts'
+import { withPairs } from './worker-process.ts'
 import type { Contender } from './contenders.ts'
 import type { RelayCalls } from './relay.ts'
 
@@ -29,7 +30,7 @@ interface Sample {
   echo: number
 }
 
-const relay = new ChildCalls<RelayCalls>('./relay.ts', [`${DELAY}`])
+const relay = new ChildCalls<RelayCalls>(new URL('relay.ts', import.meta.url), [`${DELAY}`])
 
 try {
   await withPairs(CONTENDERS, async (pairs) => {

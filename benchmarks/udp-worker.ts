@@ -4,6 +4,7 @@
  */
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
+import { answerCalls } from './child-calls.ts'
 import type { DatagramsSent } from './worker-process.ts'
 
 export interface UdpCalls {
@@ -67,8 +68,4 @@ const calls: UdpCalls = {
   }
 }
 
-process.on('message', ({ id, call, params }: any) => {
-  void calls[call as keyof UdpCalls](params).then(result => { process.send?.({ id, result }) })
-})
-process.once('disconnect', () => { process.exit() })
-process.send?.({ ready: true })
+answerCalls(calls)

@@ -1,7 +1,5 @@
-import { fork } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
+import { ChildCalls } from './child-calls.ts'
 import type { Contender } from './contenders.ts'
-import type { ChildProcess } from 'node:child_process'
 
 export interface DatagramsSent {
   sent: number
@@ -59,69 +57,13 @@ export interface Calls {
 }
 
 /**
- * A process with which the parent talks in calls
- */
-export class ChildCalls<C> {
-  readonly #child: ChildProcess
-  readonly #waiting = new Map<number, PromiseWithResolvers<any>>()
-  readonly #ready = Promise.withResolvers<void>()
-  readonly #exited = Promise.withResolvers<void>()
-  #id = 0
-
-  constructor (script: string, args: string[]) {
-    this.#child = fork(fileURLToPath(new URL(script, import.meta.url)), args)
-    this.#ready.promise.catch(() => {})
-
-    this.#child.on('message', ({ ready, id, result, error }: any) => {
-      if (ready === true) {
-        this.#ready.resolve()
-      } else if (error != null) {
-        this.#waiting.get(id)?.reject(new Error(error))
-      } else {
-        this.#waiting.get(id)?.resolve(result)
-      }
-
-      this.#waiting.delete(id)
-    })
-
-    this.#child.once('exit', (code) => {
-      const err = new Error(`${script} ${args.join(' ')} has ended with ${code}`)
-      this.#ready.reject(err)
-      this.#waiting.forEach(({ reject }) => { reject(err) })
-      this.#exited.resolve()
-    })
-  }
-
-  async call<K extends keyof C & string> (call: K, ...params: C[K] extends (...args: infer P) => any ? P : never): Promise<C[K] extends (...args: any[]) => Promise<infer R> ? R : never> {
-    await this.#ready.promise
-    const id = this.#id++
-    const answer = Promise.withResolvers<any>()
-    this.#waiting.set(id, answer)
-    this.#child.send({ id, call, params: params[0] })
-
-    return answer.promise
-  }
-
-  /**
-   * End the process. Idempotent.
-   */
-  async end (): Promise<void> {
-    if (this.#child.connected) {
-      this.#child.disconnect()
-    }
-
-    await this.#exited.promise
-  }
-}
-
-/**
  * A node in a process of its own
  */
 export class WorkerProcess extends ChildCalls<Calls> {
   readonly contender: Contender
 
   constructor (contender: Contender) {
-    super('./worker.ts', [contender])
+    super(new URL('worker.ts', import.meta.url), [contender])
     this.contender = contender
   }
 }

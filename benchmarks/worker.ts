@@ -5,6 +5,7 @@
 import { once } from 'node:events'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { multiaddr } from '@multiformats/multiaddr'
+import { answerCalls } from './child-calls.ts'
 import { collectGarbage } from './collect-garbage.ts'
 import { createNode } from './contenders.ts'
 import type { Contender } from './contenders.ts'
@@ -186,15 +187,4 @@ async function play (flow: DatagramFlow, seconds: number, size: number, backpres
   return { sent, size: payload.byteLength, ms: performance.now() - start }
 }
 
-process.on('message', ({ id, call, params }: any) => {
-  const answer = (message: object): void => { process.send?.({ id, ...message }) }
-
-  calls[call as keyof Calls](params).then(
-    result => { answer({ result }) },
-    err => { answer({ error: `${err.name}: ${err.message}` }) }
-  )
-})
-
-// the parent is gone
-process.once('disconnect', () => { process.exit() })
-process.send?.({ ready: true })
+answerCalls(calls)
