@@ -13,9 +13,6 @@ import type { Propose } from '../wire/index.ts'
 const STANDARD = 0
 const SIMULTANEOUS = 1
 
-// a byte order mark is a character like any other, and would be swallowed without ignoreBOM
-const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
 /** A SHA-256 has so many bytes */
 const HASH_LENGTH = 32
 
@@ -69,7 +66,7 @@ export function malformed (what: string): ConfirmationFailedError {
 }
 
 function readTranscript (reader: Reader): Transcript {
-  const version = readText(reader, 'version')
+  const version = reader.name('the version')
 
   if (version !== CONFIRM_PROTOCOL) {
     throw malformed(`transcript is of the version ${quote(version)}`)
@@ -84,7 +81,7 @@ function readTranscript (reader: Reader): Transcript {
   const simultaneous = mode === SIMULTANEOUS
   const initiator = readParty(reader)
   const responder = readParty(reader)
-  const scheme = readText(reader, 'scheme')
+  const scheme = reader.name('the scheme')
   const proposals = { initiator: readProposal(reader), responder: simultaneous ? readProposal(reader) : undefined }
   reader.end()
 
@@ -121,16 +118,6 @@ function readProposal (reader: Reader): Propose {
   }
 
   return frame
-}
-
-function readText (reader: Reader, what: string): string {
-  const bytes = readPrefixed(reader, `the ${what}`)
-
-  try {
-    return decoder.decode(bytes)
-  } catch {
-    throw malformed(`transcript has a ${what} that is not UTF-8`)
-  }
 }
 
 export function readPrefixed (reader: Reader, what: string): Uint8Array {

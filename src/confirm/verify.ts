@@ -1,10 +1,10 @@
-import { publicKeyFromProtobuf } from '@libp2p/crypto/keys'
+import { publicKeyFromProtobuf, publicKeyToProtobuf } from '@libp2p/crypto/keys'
 import { equals } from 'uint8arrays/equals'
 import { DowngradeDetectedError } from '../errors.ts'
 import { findDifference } from './find-difference.ts'
 import { decodeMessage } from './message.ts'
 import { signedBytes } from './signed-bytes.ts'
-import { asMalformed, decodeTranscript, encodeTranscript, malformed } from './transcript.ts'
+import { decodeTranscript, encodeTranscript, malformed } from './transcript.ts'
 import type { Transcript } from './index.ts'
 import type { ConfirmMessage } from './message.ts'
 import type { Role } from '../negotiation/index.ts'
@@ -59,14 +59,23 @@ async function isSignedBy (publicKey: PublicKey, { transcript, signature }: Conf
   }
 }
 
+/**
+ * A key has one encoding (libp2p's peer id specification, "Note about deterministic encoding")
+ */
 function readPublicKey (bytes: Uint8Array): PublicKey {
-  return asMalformed('public key', () => {
-    try {
-      return publicKeyFromProtobuf(bytes)
-    } catch {
-      throw malformed('public key can\'t be read')
-    }
-  })
+  let publicKey: PublicKey
+
+  try {
+    publicKey = publicKeyFromProtobuf(bytes)
+  } catch {
+    throw malformed('public key can\'t be read')
+  }
+
+  if (!equals(publicKeyToProtobuf(publicKey), bytes)) {
+    throw malformed('public key is not in its one encoding')
+  }
+
+  return publicKey
 }
 
 /**

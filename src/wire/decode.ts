@@ -1,12 +1,8 @@
 import { InvalidFrameError } from '../errors.ts'
-import { MAX_NAME_LENGTH, MAX_PEER_ID_LENGTH, TYPE_ACCEPT, TYPE_PROPOSE, TYPE_REJECT } from './limits.ts'
+import { MAX_PEER_ID_LENGTH, TYPE_ACCEPT, TYPE_PROPOSE, TYPE_REJECT } from './limits.ts'
 import { isPeerIdMultihash } from './peer-id.ts'
 import { Reader } from './reader.ts'
 import type { Accept, Frame, Propose } from './index.ts'
-
-// a byte order mark is a character like any other: without ignoreBOM the decoder would swallow it, and name another
-// scheme
-const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
  * The frame that a datagram holds (draft, "Frames"): all of it, a frame with anything behind it is invalid.
@@ -79,7 +75,7 @@ function readPropose (reader: Reader): Propose {
   const schemes: string[] = []
 
   for (let i = 0; i < count; i++) {
-    schemes.push(readName(reader))
+    schemes.push(reader.name('a scheme name'))
   }
 
   const initiationPacket = readInitiationPacket(reader)
@@ -93,7 +89,7 @@ function readPropose (reader: Reader): Propose {
 }
 
 function readAccept (reader: Reader): Accept {
-  const scheme = readName(reader)
+  const scheme = reader.name('a scheme name')
   reader.end()
 
   return { type: 'accept', scheme }
@@ -108,22 +104,6 @@ function readPeerId (reader: Reader): Uint8Array {
 
   // a copy: ids are kept for as long as a flow lives, and would keep the datagram's buffer with them
   return reader.view(length, 'the peer id').slice()
-}
-
-function readName (reader: Reader): string {
-  const length = reader.uvarint('the length of a scheme name')
-
-  if (length < 1 || length > MAX_NAME_LENGTH) {
-    throw new InvalidFrameError('nameLength', `A scheme name has 1 to ${MAX_NAME_LENGTH} bytes, the frame says ${length}`)
-  }
-
-  const bytes = reader.view(length, 'a scheme name')
-
-  try {
-    return decoder.decode(bytes)
-  } catch {
-    throw new InvalidFrameError('nameEncoding', 'A scheme name is not UTF-8')
-  }
 }
 
 function readInitiationPacket (reader: Reader): Uint8Array | undefined {

@@ -1,5 +1,9 @@
 import { InvalidFrameError } from '../errors.ts'
-import { MAX_VARINT_LENGTH } from './limits.ts'
+import { MAX_NAME_LENGTH, MAX_VARINT_LENGTH } from './limits.ts'
+
+// a byte order mark is a character like any other: without ignoreBOM the decoder would swallow it, and name another
+// scheme
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
  * Reads a datagram from front to back. Every method throws `InvalidFrameError` where the bytes don't hold what is asked
@@ -63,6 +67,23 @@ export class Reader {
     this.offset += length
 
     return view
+  }
+
+  /** 1 to 255 bytes of UTF-8 with their length before them */
+  name (what: string): string {
+    const length = this.uvarint(`the length of ${what}`)
+
+    if (length < 1 || length > MAX_NAME_LENGTH) {
+      throw new InvalidFrameError('nameLength', `A name has 1 to ${MAX_NAME_LENGTH} bytes, but ${what} ${length}`)
+    }
+
+    const bytes = this.view(length, what)
+
+    try {
+      return decoder.decode(bytes)
+    } catch {
+      throw new InvalidFrameError('nameEncoding', `The bytes at ${this.offset - length}, ${what}, are not UTF-8`)
+    }
   }
 
   /** Nothing may be left */
