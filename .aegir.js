@@ -16,6 +16,7 @@ export default {
       'benchmarks/**/*.{js,ts}',
       'demo/**/*.{js,ts}',
       'interop/*.ts',
+      'interop/nat/*.ts',
       'engine/*.js'
     ]
   },
