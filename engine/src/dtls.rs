@@ -267,6 +267,8 @@ pub struct DtlsSession {
     /// Those that JavaScript had no room for, and those that wait in SCTP.
     starved_streams: HashSet<u16>,
     unreceived: HashSet<u16>,
+    /// Streams that were reset on this side while the remote may still send: what comes is read, and thrown away.
+    abandoned: HashSet<u16>,
     /// Bytes in all inboxes.
     inbox_size: usize,
 
@@ -373,6 +375,7 @@ impl DtlsSession {
             unacknowledged: HashMap::new(),
             starved_streams: HashSet::new(),
             unreceived: HashSet::new(),
+            abandoned: HashSet::new(),
             inbox_size: 0,
             datagrams: VecDeque::new(),
             datagrams_given: 0,
@@ -651,6 +654,13 @@ impl DtlsSession {
                     }
                     None => {}
                 }
+                if self
+                    .association
+                    .as_ref()
+                    .is_some_and(Association::is_crowded)
+                {
+                    self.hear_association(now, out, &|_| full);
+                }
             }
             // Of a later version of the scheme.
             _ => {}
@@ -788,6 +798,12 @@ impl DtlsSession {
         self.open_streams(out);
     }
 
+    fn hear_association(&mut self, now: Instant, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
+        while let Some(event) = self.association.as_mut().and_then(Association::poll) {
+            self.association_event(now, event, out, full);
+        }
+    }
+
     fn association_event(
         &mut self,
         now: Instant,
@@ -855,8 +871,9 @@ impl DtlsSession {
     }
 
     fn accepted(&mut self, id: u16, out: &mut Events, full: bool) {
-        if self.is_mine(id) || id >= self.max_numbers() {
-            self.reset_number(id);
+        if self.is_mine(id) {
+            let message = format!("the remote opened stream {id}, which is not its to open");
+            self.lose(CloseCause::Failed, message);
             return;
         }
         // Of a remote that uses a number again without having said that it may.
@@ -1071,6 +1088,10 @@ impl DtlsSession {
 
     fn received_message(&mut self, id: u16, message: Message, out: &mut Events) {
         let Some(stream) = self.streams.get_mut(&id) else {
+            let is_end = matches!(message.known_flag(), Some(Flag::Fin | Flag::Reset));
+            if is_end && self.abandoned.remove(&id) {
+                self.reset_number(id);
+            }
             return;
         };
         if let Some(limit) = message.stream_limit() {
@@ -1167,6 +1188,7 @@ impl DtlsSession {
     /// The remote made the stream's number free, or has agreed to that.
     fn torn(&mut self, id: u16, out: &mut Events) {
         self.unacknowledged.remove(&id);
+        self.abandoned.remove(&id);
         let Some(stream) = self.forget(id) else {
             return;
         };
@@ -1476,9 +1498,7 @@ impl Session for DtlsSession {
             return;
         }
         self.drain(now, out, full(out));
-        while let Some(event) = self.association.as_mut().and_then(Association::poll) {
-            self.association_event(now, event, out, full);
-        }
+        self.hear_association(now, out, full);
         self.resize(now, out);
         self.write_streams(now, out);
         self.send_datagrams(now, out);
@@ -1588,11 +1608,16 @@ impl Session for DtlsSession {
             return;
         };
         let was_sending = !entry.send_over;
+        let may_receive = entry.end.is_none();
         self.forget(id);
         if was_sending {
             self.write_message(id, &Message::of_flag(Flag::Reset));
         }
-        self.reset_number(id);
+        if may_receive {
+            self.abandoned.insert(id);
+        } else {
+            self.reset_number(id);
+        }
     }
 
     fn stop(&mut self, stream: u64) {

@@ -1418,10 +1418,10 @@ fn streams_wait_while_the_remote_allows_no_more(mut net: Net) {
     net.run(Duration::from_secs(1));
     assert_eq!(net.a.records(Kind::StreamReady).len(), 4);
 
-    for (end, session) in [(&mut net.a, 1), (&mut net.b, 9)] {
-        let reset = Command::Reset { session, stream: 0 };
-        end.core.handle_command(net.now, reset);
-    }
+    let reset = |session| Command::Reset { session, stream: 0 };
+    net.a.core.handle_command(net.now, reset(1));
+    net.run(Duration::from_secs(1));
+    net.b.core.handle_command(net.now, reset(9));
     net.run(Duration::from_secs(5));
     assert_eq!(net.a.records(Kind::StreamReady).len(), 5);
 }
@@ -1435,6 +1435,17 @@ fn a_reset_is_told_to_the_other_side(mut net: Net) {
     net.a.core.handle_command(net.now, reset);
     net.run(Duration::from_secs(1));
     assert_eq!(net.b.records(Kind::StreamReset).len(), 1);
+}
+
+#[test]
+fn a_reset_of_a_quic_stream_stops_the_other_side() {
+    let mut net = Net::of(Scheme::Quic);
+    net.secure();
+    let stream = open_stream(&mut net);
+    write(&mut net, stream, b"hello");
+    let reset = Command::Reset { session: 1, stream };
+    net.a.core.handle_command(net.now, reset);
+    net.run(Duration::from_secs(1));
     assert_eq!(net.b.records(Kind::StreamStopped).len(), 1);
 }
 

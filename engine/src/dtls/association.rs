@@ -3,7 +3,7 @@
 //! `sctp-proto` does the protocol. What it has no means for is done here beside it: heartbeats (RFC 9260, section 8.3), an
 //! abort with a code, to know how much of what was written has not been sent yet, and to keep to the size of packets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use sctp_proto::{
     PayloadProtocolIdentifier, ServerConfig, Stream, StreamEvent, TransportConfig,
 };
 
-use super::backlog::{Backlog, Piece, Verdict};
+use super::backlog::{Backlog, Piece, is_behind};
 
 /// RFC 8261, section 4.4: both ports, and the first byte of every packet.
 const PORT: u16 = 5000;
@@ -24,6 +24,8 @@ const COMMON_HEADER: usize = 12;
 const CHUNK_HEADER: usize = 4;
 const DATA_HEADER: usize = 16;
 const DATA_VALUE: usize = DATA_HEADER - CHUNK_HEADER;
+/// What INIT and INIT ACK have before their parameters.
+const INIT_VALUE: usize = 16;
 
 const DATA: u8 = 0;
 const INIT: u8 = 1;
@@ -44,6 +46,11 @@ const HEARTBEAT_INFO: u16 = 1;
 const OUTGOING_RESET: u16 = 13;
 const RECONFIG_RESPONSE: u16 = 16;
 
+/// Its results (RFC 6525, section 4.4); in progress is what waits for what was sent before.
+const NOTHING_TO_DO: u32 = 0;
+const PERFORMED: u32 = 1;
+const IN_PROGRESS: u32 = 6;
+
 /// RFC 9260, section 3.3.10.12.
 const USER_INITIATED_ABORT: u16 = 12;
 /// What the number of a probe has beside it in a heartbeat: they are counted apart, since a probe's loss says nothing of congestion
@@ -59,8 +66,20 @@ const RTO_INITIAL: u64 = 500;
 const RTO_MIN: u64 = 300;
 const RTO_MAX: u64 = 10_000;
 
-/// How often the remote may end a stream whose last messages were not read: an honest one waits until its number is free.
-const MAX_RESETS: usize = 16;
+/// How often the remote may end a stream before it has answered that this side ends it, too: an honest one waits until its number is
+/// free.
+const MAX_RESETS: usize = 8;
+
+/// Chunks of data that the library gets together: for as long as it keeps one piece of a message it keeps the whole packet that it got. Small
+/// ones it gets alone; so each piece keeps four times as much at most.
+const MAX_SHARING: usize = 4;
+const MIN_SHARING: usize = 1024;
+
+/// Requests of the remote's to end streams that may wait for what it sent before. One is usual.
+const MAX_ENDINGS: usize = 64;
+
+/// How many streams are ended at a time: they share a chunk, that has to fit any packet.
+const MAX_RESETTING: usize = 256;
 
 /// A message of a remote's may be as large as this: our own are of 16 KiB at most, as the specification wants.
 const MAX_REMOTE_MESSAGE: u32 = 64 * 1024;
@@ -78,6 +97,18 @@ pub enum Signal {
     Aborted(u32),
 }
 
+/// A request to end streams (RFC 6525, section 4.1).
+struct Ending {
+    number: u32,
+    /// The last chunk of data that was sent before.
+    last: u32,
+    streams: HashSet<u16>,
+    /// It names none, and so means all.
+    is_of_all: bool,
+    /// Those of them that are counted in [`Association::resets`].
+    counted: Vec<u16>,
+}
+
 pub struct Association {
     pub(super) endpoint: Endpoint,
     remote: SocketAddr,
@@ -87,9 +118,9 @@ pub struct Association {
     /// What it was at first: the path carries that.
     base_size: usize,
     max_streams: u16,
-    /// What the remote's packets say in their INIT: with it ours are addressed.
-    remote_tag: Option<u32>,
-    remote_max_streams: u16,
+    /// What the remote's INIT or INIT ACK begins with: its tag, with which our packets are addressed, its window, its numbers of streams, and
+    /// that of its first chunk of data.
+    init: Option<[u8; INIT_VALUE]>,
     /// The remote has its answer to INIT: one that comes now was under way for longer, and means nothing any more. (The library
     /// would take it for the end, other than RFC 9260, section 5.2.2.)
     has_cookie: bool,
@@ -100,10 +131,15 @@ pub struct Association {
     unsent: usize,
     receive_window: u32,
     pub(super) backlog: Backlog,
-    /// How often the remote has ended streams of which the library has not told yet that they are over.
+    /// How often the remote has ended streams, and has not answered that this side ended them, too.
     resets: HashMap<u16, usize>,
-    /// The number of the last such request.
-    last_reset: Option<u32>,
+    /// Requests to which the remote has no answer yet: it may use none of the streams before.
+    endings: Vec<Ending>,
+    /// The number of the last that was performed.
+    last_ending: Option<u32>,
+    /// Streams that this side ends, those that it has asked for, and those that wait for them.
+    resetting: HashSet<u16>,
+    to_reset: VecDeque<u16>,
     /// A timer has run out since anything was sent.
     is_overdue: bool,
     suspects_path: bool,
@@ -142,8 +178,7 @@ impl Association {
             packet_size,
             base_size: packet_size,
             max_streams,
-            remote_tag: None,
-            remote_max_streams: u16::MAX,
+            init: None,
             has_cookie: false,
             is_shut_down: false,
             last_sent: None,
@@ -151,7 +186,10 @@ impl Association {
             receive_window,
             backlog: Backlog::new(receive_window as usize),
             resets: HashMap::new(),
-            last_reset: None,
+            endings: Vec::new(),
+            last_ending: None,
+            resetting: HashSet::new(),
+            to_reset: VecDeque::new(),
             is_overdue: false,
             suspects_path: false,
         }
@@ -168,47 +206,103 @@ impl Association {
     }
 
     /// `is_reading`: whether all messages that can be read were read.
+    ///
+    /// The library does not get what an honest remote does not send, nor what is of no use in the state that the association is in; and data
+    /// in packets of few chunks, see [`MAX_SHARING`].
     pub fn handle_packet(
         &mut self,
         now: Instant,
         packet: &[u8],
         is_reading: bool,
     ) -> Option<Signal> {
-        let is_known = self.remote_tag.is_some();
-        let signal = self.look_at(packet);
-        if self.has_cookie && chunks(packet).any(|(kind, _)| kind == INIT) {
-            return signal;
+        let header = packet.get(..COMMON_HEADER)?;
+        let is_single = raw_chunks(packet).nth(1).is_none();
+        // The library looks at it again, where it gets the packet as it is.
+        if !has_right_checksum(packet) {
+            return None;
         }
-        // RFC 9260, section 3.3.1
-        if pieces(packet).any(|piece| piece.bytes == 0) {
-            return Some(Signal::Violation("a chunk of data came without data"));
-        }
-        match self.backlog.arrive(pieces(packet), is_reading) {
-            Verdict::Take => {}
-            Verdict::Drop => return signal,
-            Verdict::Refuse => {
-                return Some(Signal::Violation(
-                    "too many pieces came of messages that are not whole",
-                ));
+        let mut heard = None;
+        let mut part = BytesMut::from(header);
+        let mut sharing = 0;
+        let mut has_acknowledged = false;
+        for (kind, flags, value) in raw_chunks(packet) {
+            if kind == DATA {
+                match self.takes_data(value, is_reading) {
+                    Ok(true) if is_single => {
+                        self.give(now, Bytes::copy_from_slice(packet));
+                        return None;
+                    }
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(violation) => return Some(Signal::Violation(violation)),
+                }
+                let may_share = value.len() >= MIN_SHARING;
+                if sharing == 0 || sharing == MAX_SHARING || !may_share {
+                    self.give_part(now, &mut part);
+                    sharing = 0;
+                }
+                put_chunk(&mut part, kind, flags, value);
+                sharing = if may_share { sharing + 1 } else { MAX_SHARING };
+                continue;
+            }
+            let is_wanted = self.is_wanted(kind, value)
+                && !(kind == SACK && std::mem::replace(&mut has_acknowledged, true));
+            heard = self.look_at(kind, value, is_wanted).or(heard);
+            if !is_wanted {
+                continue;
+            }
+            if kind == RECONFIG && self.note_endings(value) > MAX_RESETS {
+                return Some(Signal::Violation("a stream was ended again and again"));
+            }
+            if sharing > 0 {
+                self.give_part(now, &mut part);
+                sharing = 0;
+            }
+            put_chunk(&mut part, kind, flags, value);
+            // What comes behind it may be of use from then on.
+            if matches!(kind, COOKIE_ECHO | COOKIE_ACK) {
+                self.give_part(now, &mut part);
             }
         }
-        let packet = only(packet, |kind, value| {
-            is_read_whole(kind, value)
-                && (kind != SACK || is_in_order(value))
-                && !(kind == INIT_ACK && is_known)
-        });
-        let Some(packet) = packet else {
-            return signal;
-        };
-        if self.count_resets(&packet) > MAX_RESETS {
-            return Some(Signal::Violation("a stream was ended again and again"));
+        self.give_part(now, &mut part);
+        heard
+    }
+
+    /// Whether the library is to have a chunk of data; an error says what is wrong with it.
+    fn takes_data(&mut self, value: &[u8], is_reading: bool) -> Result<bool, &'static str> {
+        // RFC 9260, section 3.3.1
+        if value.len() <= DATA_VALUE {
+            return Err("a chunk of data came without data");
         }
-        match self.endpoint.handle(now, self.remote, None, None, packet)? {
-            (handle, DatagramEvent::NewAssociation(association)) if self.inner.is_none() => {
+        let stream = u16_at(value, 4) as u16;
+        if stream >= self.max_streams {
+            return Err("data came on a stream that can't be");
+        }
+        let piece = Piece {
+            number: u32_at(value, 0),
+            bytes: value.len() - DATA_VALUE,
+        };
+        Ok(self.is_established()
+            && !self.is_shut_down
+            && !self.is_ended(stream, piece.number)
+            && self.backlog.arrive(piece, is_reading))
+    }
+
+    /// Let the library have the chunks of a packet, if there are any; the header is left.
+    fn give_part(&mut self, now: Instant, part: &mut BytesMut) {
+        if part.len() > COMMON_HEADER {
+            let header = BytesMut::from(&part[..COMMON_HEADER]);
+            self.give(now, sealed(std::mem::replace(part, header)));
+        }
+    }
+
+    fn give(&mut self, now: Instant, packet: Bytes) {
+        match self.endpoint.handle(now, self.remote, None, None, packet) {
+            Some((handle, DatagramEvent::NewAssociation(association))) if self.inner.is_none() => {
                 self.inner = Some((handle, association));
                 self.endpoint.reject_new_associations();
             }
-            (handle, DatagramEvent::AssociationEvent(event)) => {
+            Some((handle, DatagramEvent::AssociationEvent(event))) => {
                 if let Some((known, association)) = &mut self.inner
                     && *known == handle
                 {
@@ -216,9 +310,39 @@ impl Association {
                 }
             }
             // One session has one association.
-            (_, DatagramEvent::NewAssociation(_)) => {}
+            Some((_, DatagramEvent::NewAssociation(_))) | None => {}
         }
-        signal
+    }
+
+    fn is_established(&self) -> bool {
+        let inner = self.inner.as_ref();
+        inner.is_some_and(|(_, association)| !association.is_handshaking())
+    }
+
+    /// Whether the library is to have a chunk that is none of data.
+    fn is_wanted(&self, kind: u8, value: &[u8]) -> bool {
+        is_read_whole(kind, value)
+            && match kind {
+                // Until the remote has its answer it may ask again, and for the same.
+                INIT => !self.has_cookie && self.init.is_none_or(|init| value.starts_with(&init)),
+                INIT_ACK => self.init.is_none(),
+                SACK => self.is_established() && is_in_order(value),
+                RECONFIG => self.is_established() && self.endings.len() < MAX_ENDINGS,
+                SHUTDOWN | SHUTDOWN_ACK | SHUTDOWN_COMPLETE => self.is_established(),
+                _ => true,
+            }
+    }
+
+    /// Whether a chunk of data comes on a stream that the remote has just ended, and before it was told that it is over.
+    fn is_ended(&self, stream: u16, number: u32) -> bool {
+        self.endings.iter().any(|ending| {
+            (ending.is_of_all || ending.streams.contains(&stream)) && is_behind(ending.last, number)
+        })
+    }
+
+    /// Whether what has come should be read before more does.
+    pub fn is_crowded(&self) -> bool {
+        self.backlog.is_crowded()
     }
 
     pub fn poll(&mut self) -> Option<Event> {
@@ -229,10 +353,14 @@ impl Association {
             }
         }
         let event = association.poll()?;
-        if let Event::Stream(StreamEvent::Finished { id } | StreamEvent::ResetComplete { id }) =
-            &event
+        if let Event::Stream(
+            StreamEvent::ResetComplete { id } | StreamEvent::ResetFailed { id, .. },
+        ) = &event
         {
-            self.resets.remove(id);
+            let id = *id;
+            self.uncount_reset(id);
+            self.resetting.remove(&id);
+            self.reset_more();
         }
         Some(event)
     }
@@ -270,6 +398,7 @@ impl Association {
         for packet in &packets {
             is_repeated |= self.count_sent(packet);
             self.count_acknowledged(packet);
+            self.note_answers(packet);
         }
         // Nothing was acknowledged: the path may carry smaller packets only (RFC 8899, section 4.3).
         if std::mem::take(&mut self.is_overdue) && is_repeated && self.packet_size > self.base_size
@@ -299,7 +428,10 @@ impl Association {
 
     /// How many streams there can be: the lower of both sides' counts.
     pub fn max_streams(&self) -> u16 {
-        self.max_streams.min(self.remote_max_streams)
+        let remote = self
+            .init
+            .map_or(u16::MAX, |init| u16::from_be_bytes([init[10], init[11]]));
+        self.max_streams.min(remote)
     }
 
     pub fn open(&mut self, stream: u16) -> bool {
@@ -350,11 +482,30 @@ impl Association {
         self.unsent
     }
 
-    /// Make a stream's number free, for both sides, once what was written is there (RFC 6525).
+    /// Make a stream's number free, for both sides, once what was written is there (RFC 6525). What comes on it is not read any more, and takes
+    /// room: the remote's direction should be over.
     pub fn reset(&mut self, stream: u16) {
-        if let Some(mut stream) = self.stream(stream) {
+        self.to_reset.push_back(stream);
+        self.reset_more();
+    }
+
+    fn reset_more(&mut self) {
+        while self.resetting.len() < MAX_RESETTING
+            && let Some(id) = self.to_reset.pop_front()
+        {
             // Fails only when the association is over, and the stream with it.
-            let _ = stream.close();
+            if self.stream(id).is_some_and(|mut it| it.close().is_ok()) {
+                self.resetting.insert(id);
+            }
+        }
+    }
+
+    /// Throw away what was not read of a stream that the remote has ended: it is kept otherwise, as is what comes on the next stream of that
+    /// number, for as long as something is not read, and be it a message that never will be whole.
+    fn discard(&mut self, stream: u16) {
+        while self.read(stream).is_some() {}
+        if let Some(mut stream) = self.stream(stream) {
+            let _ = stream.stop();
         }
     }
 
@@ -399,77 +550,123 @@ impl Association {
         let mut packet = BytesMut::with_capacity(COMMON_HEADER + chunk.len());
         packet.put_u16(PORT);
         packet.put_u16(PORT);
-        packet.put_u32(self.remote_tag?);
+        packet.put_slice(&self.init?[..4]);
         packet.put_u32(0);
         packet.put_slice(chunk);
         Some(sealed(packet))
     }
 
-    fn look_at(&mut self, packet: &[u8]) -> Option<Signal> {
-        let mut signal = None;
-        for (kind, value) in chunks(packet) {
-            match kind {
-                INIT | INIT_ACK if value.len() >= 16 && self.remote_tag.is_none() => {
-                    self.remote_tag = Some(u32_at(value, 0));
-                    self.remote_max_streams = u16::from_be_bytes([value[10], value[11]]);
-                }
-                COOKIE_ECHO => self.has_cookie = true,
-                HEARTBEAT_ACK if value.len() == 12 => {
-                    let number = u64::from(u32_at(value, 4)) << 32 | u64::from(u32_at(value, 8));
-                    signal = Some(if number & PROBE == 0 {
-                        Signal::Alive(number)
-                    } else {
-                        Signal::Carried(number & !PROBE)
-                    });
-                }
-                ABORT => {
-                    let is_ours = value.len() == 8 && value[..4] == [0, 12, 0, 8];
-                    let code = if is_ours { u32_at(value, 4) } else { 1 };
-                    signal = Some(Signal::Aborted(code));
-                }
-                SHUTDOWN | SHUTDOWN_ACK | SHUTDOWN_COMPLETE => self.is_shut_down = true,
-                _ => {}
+    fn look_at(&mut self, kind: u8, value: &[u8], is_wanted: bool) -> Option<Signal> {
+        match kind {
+            INIT | INIT_ACK if is_wanted && self.init.is_none() => {
+                let init: [u8; INIT_VALUE] = value.get(..INIT_VALUE)?.try_into().ok()?;
+                self.init = Some(init);
+                self.backlog
+                    .acknowledge(u32_at(&init, 12).wrapping_sub(1), true);
             }
+            COOKIE_ECHO => self.has_cookie = true,
+            HEARTBEAT_ACK if value.len() == 12 => {
+                let number = u64::from(u32_at(value, 4)) << 32 | u64::from(u32_at(value, 8));
+                return Some(if number & PROBE == 0 {
+                    Signal::Alive(number)
+                } else {
+                    Signal::Carried(number & !PROBE)
+                });
+            }
+            ABORT => {
+                let is_ours = value.len() == 8 && value[..4] == [0, 12, 0, 8];
+                return Some(Signal::Aborted(if is_ours { u32_at(value, 4) } else { 1 }));
+            }
+            SHUTDOWN | SHUTDOWN_ACK | SHUTDOWN_COMPLETE => self.is_shut_down |= is_wanted,
+            _ => {}
         }
-        signal
+        None
     }
 
-    /// Returns how often the one stream of these was ended that was so most often.
-    fn count_resets(&mut self, packet: &[u8]) -> usize {
+    /// Returns how often the one stream of these is being ended that is so most often.
+    fn note_endings(&mut self, value: &[u8]) -> usize {
         let mut most = 0;
-        for (_, value) in chunks(packet).filter(|(kind, _)| *kind == RECONFIG) {
-            for (_, request) in parameters(value)
-                .into_iter()
-                .filter(|(kind, _)| *kind == OUTGOING_RESET)
-            {
-                let number = u32_at(request, 0);
-                if self.last_reset.replace(number) == Some(number) {
-                    continue;
-                }
-                let ids = request[12..].chunks_exact(2);
-                let mut named: Vec<u16> = ids.map(|it| u16_at(it, 0) as u16).collect();
-                if let Some((_, association)) = &self.inner
-                    && named.is_empty()
-                {
-                    named = association.stream_ids();
-                }
-                for id in named {
-                    if self.stream(id).is_some() {
-                        let count = self.resets.entry(id).or_default();
-                        *count += 1;
-                        most = most.max(*count);
-                    }
+        let requests = parameters(value).into_iter();
+        for (_, request) in requests.filter(|(kind, _)| *kind == OUTGOING_RESET) {
+            let (number, last) = (u32_at(request, 0), u32_at(request, 8));
+            // Performed, and answered again.
+            if self.last_ending.is_some_and(|it| !is_behind(it, number)) {
+                continue;
+            }
+            let ids = request[12..].chunks_exact(2).map(|it| u16_at(it, 0) as u16);
+            let mut named: Vec<u16> = ids.filter(|id| *id < self.max_streams).collect();
+            let is_of_all = request.len() == 12;
+            if is_of_all && let Some((_, association)) = &self.inner {
+                named = association.stream_ids();
+            }
+            let at = self.endings.iter().position(|it| it.number == number);
+            let mut ending = at.map_or_else(
+                || Ending {
+                    number,
+                    last,
+                    streams: HashSet::new(),
+                    is_of_all,
+                    counted: Vec::new(),
+                },
+                |at| self.endings.swap_remove(at),
+            );
+            // What was refused may come again, and be another one.
+            ending.is_of_all |= is_of_all;
+            if is_behind(last, ending.last) {
+                ending.last = last;
+            }
+            for id in named {
+                if ending.streams.insert(id) && self.stream(id).is_some() {
+                    ending.counted.push(id);
+                    let count = self.resets.entry(id).or_default();
+                    *count += 1;
+                    most = most.max(*count);
                 }
             }
+            self.endings.push(ending);
         }
         most
     }
 
+    fn uncount_reset(&mut self, id: u16) {
+        if let Some(count) = self.resets.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.resets.remove(&id);
+            }
+        }
+    }
+
     fn count_acknowledged(&mut self, packet: &[u8]) {
-        for (_, value) in chunks(packet).filter(|(kind, _)| *kind == SACK) {
+        for (kind, value) in chunks(packet) {
+            if kind != SACK || value.len() < 12 {
+                continue;
+            }
             let has_gaps = value[8..10] != [0, 0];
             let is_empty = !has_gaps && u32_at(value, 4) == self.receive_window;
             self.backlog.acknowledge(u32_at(value, 0), is_empty);
+        }
+    }
+
+    /// The remote is told what became of its requests to end streams.
+    fn note_answers(&mut self, packet: &[u8]) {
+        let reconfigs = chunks(packet).filter(|(kind, _)| *kind == RECONFIG);
+        for (kind, answer) in reconfigs.flat_map(|(_, value)| parameters(value)) {
+            if kind != RECONFIG_RESPONSE || answer.len() < 8 || u32_at(answer, 4) == IN_PROGRESS {
+                continue;
+            }
+            let number = u32_at(answer, 0);
+            let at = self.endings.iter().position(|it| it.number == number);
+            let Some(ending) = at.map(|at| self.endings.swap_remove(at)) else {
+                continue;
+            };
+            if matches!(u32_at(answer, 4), NOTHING_TO_DO | PERFORMED) {
+                self.last_ending = Some(number);
+                ending.streams.into_iter().for_each(|id| self.discard(id));
+            } else {
+                let counted = ending.counted.into_iter();
+                counted.for_each(|id| self.uncount_reset(id));
+            }
         }
     }
 
@@ -500,6 +697,15 @@ fn take_payload(payload: Payload, packets: &mut Vec<Bytes>) {
     if let Payload::RawEncode(mut contents) = payload {
         packets.append(&mut contents);
     }
+}
+
+fn has_right_checksum(packet: &[u8]) -> bool {
+    let (before, after) = (&packet[..8], &packet[COMMON_HEADER..]);
+    let checksum = crc32c::crc32c_append(
+        crc32c::crc32c_append(crc32c::crc32c(before), &[0; 4]),
+        after,
+    );
+    packet[8..COMMON_HEADER] == checksum.to_le_bytes()
 }
 
 /// With the checksum that it has to have (RFC 9260, section 6.8).
@@ -566,7 +772,8 @@ fn join(packets: Vec<Bytes>, size: usize, wants_answer: bool) -> Vec<Bytes> {
 }
 
 fn holds_data_only(packet: &[u8]) -> bool {
-    chunks(packet).all(|(kind, _)| kind == DATA)
+    let mut chunks = chunks(packet).peekable();
+    chunks.peek().is_some() && chunks.all(|(kind, _)| kind == DATA)
 }
 
 /// Where the last of these chunks begins.
@@ -582,23 +789,12 @@ fn last_chunk(chunks: &[u8]) -> usize {
     }
 }
 
-/// A packet's chunks that are wanted; nothing if there are none.
-fn only(packet: &[u8], is_wanted: impl Fn(u8, &[u8]) -> bool) -> Option<Bytes> {
-    if chunks(packet).all(|(kind, value)| is_wanted(kind, value)) {
-        return Some(Bytes::copy_from_slice(packet));
-    }
-    let mut rest = BytesMut::from(packet.get(..COMMON_HEADER)?);
-    for (kind, flags, value) in raw_chunks(packet).filter(|(kind, _, it)| is_wanted(*kind, it)) {
-        rest.put_slice(&encode_chunk(kind, flags, value, usize::MAX));
-    }
-    (rest.len() > COMMON_HEADER).then(|| sealed(rest))
-}
-
 /// Whether `sctp-proto` knows a chunk, and reads all of it: it takes what it has not read for the next chunk. What it does not know makes it
 /// refuse the whole packet; skipped numbers (RFC 3758) have no use here.
 fn is_read_whole(kind: u8, value: &[u8]) -> bool {
     match kind {
-        DATA | INIT | INIT_ACK | COOKIE_ECHO | ABORT => true,
+        INIT | INIT_ACK => value.len() >= INIT_VALUE,
+        COOKIE_ECHO | ABORT => true,
         SACK => value.len() >= 12 && value.len() == 12 + 4 * (u16_at(value, 8) + u16_at(value, 10)),
         HEARTBEAT => matches!(parameters(value)[..], [(HEARTBEAT_INFO, _)]),
         RECONFIG => {
@@ -648,16 +844,21 @@ fn parameters(value: &[u8]) -> Vec<(u16, &[u8])> {
     parameters
 }
 
+fn put_chunk(packet: &mut BytesMut, kind: u8, flags: u8, value: &[u8]) {
+    packet.reserve(CHUNK_HEADER + value.len() + 3);
+    packet.put_u8(kind);
+    packet.put_u8(flags);
+    packet.put_u16((CHUNK_HEADER + value.len()) as u16);
+    packet.put_slice(value);
+    packet.put_bytes(0, value.len().next_multiple_of(4) - value.len());
+}
+
 fn encode_chunk(kind: u8, flags: u8, value: &[u8], most: usize) -> BytesMut {
-    let mut chunk = BytesMut::with_capacity(CHUNK_HEADER + value.len() + 3);
-    chunk.put_u8(kind);
-    chunk.put_u8(flags);
-    chunk.put_u16((CHUNK_HEADER + value.len()) as u16);
-    chunk.put_slice(value);
+    let mut chunk = BytesMut::new();
+    put_chunk(&mut chunk, kind, flags, value);
     if kind == SACK && chunk.len() > most {
         shorten_sack(&mut chunk, most);
     }
-    chunk.resize(chunk.len().next_multiple_of(4), 0);
     chunk
 }
 
@@ -677,14 +878,6 @@ fn shorten_sack(chunk: &mut BytesMut, most: usize) {
 /// The chunks of a packet: their types and values (RFC 9260, section 3.2).
 pub(super) fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> + Clone {
     raw_chunks(packet).map(|(kind, _, value)| (kind, value))
-}
-
-fn pieces(packet: &[u8]) -> impl Iterator<Item = Piece> + Clone {
-    let data = chunks(packet).filter(|(kind, value)| *kind == DATA && value.len() >= DATA_VALUE);
-    data.map(|(_, value)| Piece {
-        number: u32_at(value, 0),
-        bytes: value.len() - DATA_VALUE,
-    })
 }
 
 /// With their flags.
@@ -769,15 +962,6 @@ mod tests {
         assert_eq!(gaps, (1200 - COMMON_HEADER - CHUNK_HEADER - 12) / 4);
         assert_eq!(shorter[10..12], [0, 0]);
         assert_eq!(shorter[12..], value[12..12 + 4 * gaps]);
-    }
-
-    #[test]
-    fn what_comes_with_the_answer_to_a_heartbeat_is_not_lost() {
-        let packet = packet_of(&[(HEARTBEAT_ACK, vec![1; 12]), (DATA, vec![2; 20])]);
-        let rest = only(&packet, is_read_whole).unwrap();
-        assert_eq!(rest, packet_of(&[(DATA, vec![2; 20])]));
-        let answer = packet_of(&[(HEARTBEAT_ACK, vec![1; 12])]);
-        assert_eq!(only(&answer, is_read_whole), None);
     }
 
     #[test]
