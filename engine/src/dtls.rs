@@ -1504,6 +1504,14 @@ impl Session for DtlsSession {
         self.send_datagrams(now, out);
         self.send_probes(now);
         self.take_packets();
+        if self
+            .association
+            .as_ref()
+            .is_some_and(Association::is_broken)
+        {
+            let message = "the library of SCTP panicked, please report what it printed";
+            self.lose(CloseCause::Failed, message.into());
+        }
         if let Some((cause, message)) = self.end.take() {
             self.read_all(out);
             if matches!(self.state, State::Handshaking) && self.role.is_initiator() {

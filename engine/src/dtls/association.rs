@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -143,6 +144,7 @@ pub struct Association {
     /// A timer has run out since anything was sent.
     is_overdue: bool,
     suspects_path: bool,
+    is_broken: bool,
 }
 
 impl Association {
@@ -192,6 +194,7 @@ impl Association {
             to_reset: VecDeque::new(),
             is_overdue: false,
             suspects_path: false,
+            is_broken: false,
         }
     }
 
@@ -215,6 +218,10 @@ impl Association {
         packet: &[u8],
         is_reading: bool,
     ) -> Option<Signal> {
+        self.guarded(|it| it.hear_packet(now, packet, is_reading))
+    }
+
+    fn hear_packet(&mut self, now: Instant, packet: &[u8], is_reading: bool) -> Option<Signal> {
         let header = packet.get(..COMMON_HEADER)?;
         let is_single = raw_chunks(packet).nth(1).is_none();
         // The library looks at it again, where it gets the packet as it is.
@@ -346,6 +353,10 @@ impl Association {
     }
 
     pub fn poll(&mut self) -> Option<Event> {
+        self.guarded(Self::poll_event)
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
         let (handle, association) = self.inner.as_mut()?;
         while let Some(event) = association.poll_endpoint_event() {
             if let Some(event) = self.endpoint.handle_event(*handle, event) {
@@ -367,9 +378,11 @@ impl Association {
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.is_overdue = true;
-        if let Some((_, association)) = &mut self.inner {
-            association.handle_timeout(now);
-        }
+        self.guarded(|it| {
+            if let Some((_, association)) = &mut it.inner {
+                association.handle_timeout(now);
+            }
+        });
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -384,6 +397,10 @@ impl Association {
     /// Everything there is to send now. `wants_answer`: the remote is to acknowledge it at once; likewise if there is more to send that
     /// has to wait for that.
     pub fn poll_transmit(&mut self, now: Instant, wants_answer: bool) -> Vec<Bytes> {
+        self.guarded(|it| it.gather(now, wants_answer))
+    }
+
+    fn gather(&mut self, now: Instant, wants_answer: bool) -> Vec<Bytes> {
         let mut packets = Vec::new();
         while let Some(transmit) = self.endpoint.poll_transmit() {
             take_payload(transmit.payload, &mut packets);
@@ -435,46 +452,55 @@ impl Association {
     }
 
     pub fn open(&mut self, stream: u16) -> bool {
-        self.inner.as_mut().is_some_and(|(_, association)| {
-            association
-                .open_stream(stream, PayloadProtocolIdentifier::Binary)
-                .is_ok()
+        self.guarded(|it| {
+            it.inner.as_mut().is_some_and(|(_, association)| {
+                association
+                    .open_stream(stream, PayloadProtocolIdentifier::Binary)
+                    .is_ok()
+            })
         })
     }
 
     /// The next stream that the remote has opened.
     pub fn accept(&mut self) -> Option<u16> {
-        let mut stream = self.inner.as_mut()?.1.accept_stream()?;
-        // It exists: the remote has just made it.
-        let _ = stream.set_default_payload_type(PayloadProtocolIdentifier::Binary);
-        Some(stream.stream_identifier())
+        self.guarded(|it| {
+            let mut stream = it.inner.as_mut()?.1.accept_stream()?;
+            // It exists: the remote has just made it.
+            let _ = stream.set_default_payload_type(PayloadProtocolIdentifier::Binary);
+            Some(stream.stream_identifier())
+        })
     }
 
     /// The next message of a stream.
     pub fn read(&mut self, stream: u16) -> Option<Bytes> {
-        let message = self.stream(stream)?.read().ok()??;
-        self.backlog.read(message.chunks.len());
-        let mut data = BytesMut::zeroed(message.len());
-        message.read(&mut data).ok()?;
-        Some(data.freeze())
+        self.guarded(|it| {
+            let message = it.stream(stream)?.read().ok()??;
+            it.backlog.read(message.chunks.len());
+            let mut data = BytesMut::zeroed(message.len());
+            message.read(&mut data).ok()?;
+            Some(data.freeze())
+        })
     }
 
     /// Queue a message on a stream; lost if that is over.
     pub fn write(&mut self, stream: u16, message: Bytes) {
         let bytes = message.len();
-        let written = self
-            .stream(stream)
-            .and_then(|mut stream| stream.write_chunks(&mut [message]).ok());
-        if written.is_some() {
+        let is_written = self.guarded(|it| {
+            it.stream(stream)
+                .is_some_and(|mut it| it.write_chunks(&mut [message]).is_ok())
+        });
+        if is_written {
             self.unsent += bytes;
         }
     }
 
     /// Bytes of a stream that the remote has not acknowledged.
     pub fn unacknowledged(&mut self, stream: u16) -> usize {
-        self.stream(stream)
-            .and_then(|stream| stream.buffered_amount().ok())
-            .unwrap_or(0)
+        self.guarded(|it| {
+            it.stream(stream)
+                .and_then(|stream| stream.buffered_amount().ok())
+                .unwrap_or(0)
+        })
     }
 
     /// Bytes of all streams that have not been sent at all, for want of congestion window.
@@ -486,7 +512,7 @@ impl Association {
     /// room: the remote's direction should be over.
     pub fn reset(&mut self, stream: u16) {
         self.to_reset.push_back(stream);
-        self.reset_more();
+        self.guarded(Self::reset_more);
     }
 
     fn reset_more(&mut self) {
@@ -540,6 +566,29 @@ impl Association {
         chunk.put_u16(8);
         chunk.put_u32(code);
         self.packet(&chunk)
+    }
+
+    /// Whether the library has panicked: the association is over, and nobody can be told within it.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Ask something of the library. If it panics, that is this association's end, and nobody else's.
+    fn guarded<R: Default>(&mut self, ask: impl FnOnce(&mut Self) -> R) -> R {
+        if self.is_broken {
+            return R::default();
+        }
+        let answer = catch_unwind(AssertUnwindSafe(|| ask(self)));
+        answer.unwrap_or_else(|_| {
+            self.is_broken = true;
+            self.inner = None;
+            R::default()
+        })
+    }
+
+    #[cfg(test)]
+    pub fn break_it(&mut self) {
+        self.guarded::<()>(|_| panic!("as the test wants it"));
     }
 
     fn stream(&mut self, stream: u16) -> Option<Stream<'_>> {

@@ -745,6 +745,18 @@ fn of_two_acknowledgements_in_a_packet_the_first_counts() {
 }
 
 #[test]
+fn a_panic_of_the_library_ends_the_session_and_no_other() {
+    let mut peer = Peer::associated();
+    peer.write(0, b"hello");
+    let victim = &mut peer.victim.session;
+    victim.association.as_mut().unwrap().break_it();
+    peer.write(0, b"hello");
+    assert_eq!(peer.victim.closed(), Some(CloseCause::Failed));
+    peer.pass(Duration::from_secs(120));
+    assert!(peer.victim.session.is_drained());
+}
+
+#[test]
 fn a_packet_with_a_wrong_checksum_is_not_heard() {
     let mut peer = Peer::associated();
     let value = [1, 0, 0, 8, 1, 2, 3, 4];
