@@ -271,6 +271,8 @@ pub struct DtlsSession {
     abandoned: HashSet<u16>,
     /// Bytes in all inboxes.
     inbox_size: usize,
+    /// Somebody has given up to read, so that there may be room for what waits in SCTP.
+    has_room: bool,
 
     datagrams: VecDeque<Bytes>,
     /// Bytes of datagrams that JavaScript has given, those of them that are gone, and those for which it was told to give more.
@@ -376,6 +378,7 @@ impl DtlsSession {
             starved_streams: HashSet::new(),
             unreceived: HashSet::new(),
             abandoned: HashSet::new(),
+            has_room: false,
             inbox_size: 0,
             datagrams: VecDeque::new(),
             datagrams_given: 0,
@@ -1132,6 +1135,7 @@ impl DtlsSession {
     }
 
     fn empty_inbox(&mut self, id: u16) {
+        self.has_room = true;
         if let Some(stream) = self.streams.get_mut(&id) {
             self.inbox_size -= std::mem::take(&mut stream.inbox_size);
             stream.inbox.clear();
@@ -1499,6 +1503,9 @@ impl Session for DtlsSession {
         }
         self.drain(now, out, full(out));
         self.hear_association(now, out, full);
+        if std::mem::take(&mut self.has_room) {
+            self.receive_more(out, full);
+        }
         self.resize(now, out);
         self.write_streams(now, out);
         self.send_datagrams(now, out);

@@ -669,6 +669,29 @@ fn a_stream_that_is_reset_is_read_on_and_ended_when_the_peer_has_no_more_to_say(
 }
 
 #[test]
+fn what_waits_for_room_is_read_when_nobody_wants_it_any_more() {
+    for give_up in [
+        DtlsSession::stop as fn(&mut DtlsSession, u64),
+        DtlsSession::reset,
+    ] {
+        let mut peer = Peer::associated();
+        let payload = Bytes::from(vec![1; 16_000]);
+        for _ in 0..40 {
+            peer.message(0, &Message::of_payload(payload.clone()));
+        }
+        assert!(!peer.victim.session.unreceived.is_empty());
+
+        give_up(&mut peer.victim.session, 0);
+        peer.exchange();
+        assert!(peer.victim.session.unreceived.is_empty());
+        peer.pass(Duration::from_millis(300));
+        assert!(peer.is_intact());
+        let association = peer.victim.session.association.as_ref().unwrap();
+        assert!(association.backlog.is_empty());
+    }
+}
+
+#[test]
 fn data_before_the_association_is_there_is_as_good_as_lost() {
     let mut peer = Peer::authenticated();
     peer.init(MY_TAG);
