@@ -58,6 +58,9 @@ const MAX_AMPLIFICATION: usize = 3;
 /// waits as long as they do.
 const SCTP_BACKLOG: usize = 64 * 1024;
 
+/// Chunks of data that may be under way: 9 MB of large ones. `sctp-proto` looks at all of them for an acknowledgement.
+const MAX_IN_FLIGHT: usize = 8192;
+
 /// Bytes of streams that may always be under way; more as the path is found to carry them.
 const MIN_FLIGHT: usize = 192 * 1024;
 
@@ -146,12 +149,22 @@ impl Stream {
         !self.send_over && (has_bytes || has_end)
     }
 
-    /// The next bytes of the stream, as many as fit a message, and the remote takes.
+    /// The next bytes of the stream, as many as fit a message, and the remote takes. What had to wait goes together.
     fn take_unsent(&mut self) -> Option<Bytes> {
         let most = MAX_PAYLOAD.min(usize::try_from(self.limit - self.sent).unwrap_or(MAX_PAYLOAD));
         let mut chunk = self.unsent.pop_front()?;
         if chunk.len() > most {
             self.unsent.push_front(chunk.split_off(most));
+        }
+        let fits = |size, next: &Bytes| size + next.len() <= most;
+        if self.unsent.front().is_some_and(|it| fits(chunk.len(), it)) {
+            let mut joined = BytesMut::from(chunk);
+            while self.unsent.front().is_some_and(|it| fits(joined.len(), it))
+                && let Some(next) = self.unsent.pop_front()
+            {
+                joined.extend_from_slice(&next);
+            }
+            chunk = joined.freeze();
         }
         self.sent += chunk.len() as u64;
         Some(chunk)
@@ -943,6 +956,7 @@ impl DtlsSession {
             if self.writing.is_empty()
                 || self.packets.bytes() >= PACKET_BACKLOG
                 || association.unsent() >= SCTP_BACKLOG
+                || association.in_flight() >= MAX_IN_FLIGHT
                 || self.stream_flight() >= self.max_stream_flight()
             {
                 return;

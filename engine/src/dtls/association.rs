@@ -127,8 +127,9 @@ pub struct Association {
     has_cookie: bool,
     /// The remote has ended the association in order.
     is_shut_down: bool,
-    /// The last number of a chunk of data that was sent.
+    /// The last number of a chunk of data that was sent, and up to which the remote has all.
     last_sent: Option<u32>,
+    acknowledged: u32,
     unsent: usize,
     receive_window: u32,
     pub(super) backlog: Backlog,
@@ -184,6 +185,7 @@ impl Association {
             has_cookie: false,
             is_shut_down: false,
             last_sent: None,
+            acknowledged: 0,
             unsent: 0,
             receive_window,
             backlog: Backlog::new(receive_window as usize),
@@ -508,6 +510,12 @@ impl Association {
         self.unsent
     }
 
+    /// Chunks of data that were sent, and of which the remote has not said that it has all before them.
+    pub fn in_flight(&self) -> usize {
+        let sent = self.last_sent.unwrap_or(self.acknowledged);
+        usize::try_from(sent.wrapping_sub(self.acknowledged) as i32).unwrap_or(0)
+    }
+
     /// Make a stream's number free, for both sides, once what was written is there (RFC 6525). What comes on it is not read any more, and takes
     /// room: the remote's direction should be over.
     pub fn reset(&mut self, stream: u16) {
@@ -614,6 +622,9 @@ impl Association {
                     .acknowledge(u32_at(&init, 12).wrapping_sub(1), true);
             }
             COOKIE_ECHO => self.has_cookie = true,
+            SACK if is_wanted && is_behind(self.acknowledged, u32_at(value, 0)) => {
+                self.acknowledged = u32_at(value, 0);
+            }
             HEARTBEAT_ACK if value.len() == 12 => {
                 let number = u64::from(u32_at(value, 4)) << 32 | u64::from(u32_at(value, 8));
                 return Some(if number & PROBE == 0 {
@@ -732,7 +743,9 @@ impl Association {
                 .last_sent
                 .is_none_or(|last| (number.wrapping_sub(last) as i32) > 0);
             if is_new {
-                self.last_sent = Some(number);
+                if self.last_sent.replace(number).is_none() {
+                    self.acknowledged = number.wrapping_sub(1);
+                }
                 let bytes = value.len() - DATA_VALUE;
                 self.unsent = self.unsent.saturating_sub(bytes);
             }

@@ -768,6 +768,31 @@ fn of_two_acknowledgements_in_a_packet_the_first_counts() {
 }
 
 #[test]
+fn small_chunks_without_acknowledgement_are_so_many_and_the_rest_goes_together() {
+    let mut peer = Peer::associated();
+    peer.write(0, b"hello");
+    let say = |peer: &mut Peer, payload: Vec<u8>| {
+        let victim = &mut peer.victim;
+        victim.session.write(0, payload.into(), &mut victim.out);
+        peer.exchange();
+    };
+    // The congestion window grows.
+    for _ in 0..50 {
+        say(&mut peer, vec![1; 16_000]);
+        let last = last_heard(&peer);
+        acknowledge(&mut peer, last);
+    }
+    let last = last_heard(&peer);
+    peer.heard.clear();
+    for n in 0..20_000 {
+        say(&mut peer, vec![n as u8]);
+    }
+    assert_eq!(last_heard(&peer).wrapping_sub(last), MAX_IN_FLIGHT as u32);
+    acknowledge(&mut peer, last.wrapping_add(1));
+    assert!(peer.heard.iter().any(|(_, value)| value.len() > 1000));
+}
+
+#[test]
 fn a_panic_of_the_library_ends_the_session_and_no_other() {
     let mut peer = Peer::associated();
     peer.write(0, b"hello");
