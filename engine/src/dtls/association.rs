@@ -225,8 +225,6 @@ impl Association {
 
     fn hear_packet(&mut self, now: Instant, packet: &[u8], is_reading: bool) -> Option<Signal> {
         let header = packet.get(..COMMON_HEADER)?;
-        let is_single = raw_chunks(packet).nth(1).is_none();
-        // The library looks at it again, where it gets the packet as it is.
         if !has_right_checksum(packet) {
             return None;
         }
@@ -237,7 +235,8 @@ impl Association {
         for (kind, flags, value) in raw_chunks(packet) {
             if kind == DATA {
                 match self.takes_data(value, is_reading) {
-                    Ok(true) if is_single => {
+                    // All there is, and nothing that would be read otherwise.
+                    Ok(true) if COMMON_HEADER + CHUNK_HEADER + value.len() == packet.len() => {
                         self.give(now, Bytes::copy_from_slice(packet));
                         return None;
                     }
