@@ -818,6 +818,7 @@ impl DtlsSession {
         while let Some(event) = self.association.as_mut().and_then(Association::poll) {
             self.association_event(now, event, out, full);
         }
+        self.open_streams(out);
     }
 
     fn association_event(
@@ -862,9 +863,8 @@ impl DtlsSession {
             }
             StreamEvent::Readable { id } => self.read(id, out, full(out)),
             StreamEvent::Finished { id } => self.torn(id, out),
-            StreamEvent::ResetComplete { id } if self.is_mine(id) => {
+            StreamEvent::ResetComplete { id } if self.is_mine(id) && !self.free.contains(&id) => {
                 self.free.push_back(id);
-                self.open_streams(out);
             }
             _ => {}
         }
@@ -904,6 +904,7 @@ impl DtlsSession {
         let Some(association) = self.association.as_mut().filter(|_| self.is_associated) else {
             return;
         };
+        let mut attempts = self.free.len();
         while !self.opening.is_empty() {
             let id = if self.next < association.max_streams() {
                 let id = self.next;
@@ -915,6 +916,12 @@ impl DtlsSession {
                 return;
             };
             if !association.open(id) {
+                // The remote has not agreed yet that this side has ended it, too.
+                self.free.push_back(id);
+                attempts = attempts.saturating_sub(1);
+                if attempts == 0 {
+                    return;
+                }
                 continue;
             }
             if let Some(token) = self.opening.pop_front() {
@@ -924,7 +931,11 @@ impl DtlsSession {
         }
     }
 
+    /// Make a stream's number free. Who opened it does: if both did, the end of one stream might meet the next.
     fn reset_number(&mut self, id: u16) {
+        if !self.is_mine(id) {
+            return;
+        }
         self.is_due = true;
         if let Some(association) = &mut self.association {
             association.reset(id);
@@ -1224,10 +1235,7 @@ impl DtlsSession {
             .is_some_and(|stream| stream.send_over && stream.receive_over);
         if is_over {
             self.forget(id);
-            // Who opened it makes its number free.
-            if self.is_mine(id) {
-                self.reset_number(id);
-            }
+            self.reset_number(id);
         }
     }
 
@@ -1639,6 +1647,9 @@ impl Session for DtlsSession {
         let was_sending = !entry.send_over;
         let may_receive = entry.end.is_none();
         self.forget(id);
+        if may_receive {
+            self.write_message(id, &Message::of_flag(Flag::StopSending));
+        }
         if was_sending {
             self.write_message(id, &Message::of_flag(Flag::Reset));
         }

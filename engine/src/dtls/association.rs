@@ -374,6 +374,9 @@ impl Association {
             self.resetting.remove(&id);
             self.reset_more();
         }
+        if let Event::Stream(StreamEvent::Finished { id }) = &event {
+            self.to_reset.retain(|it| it != id);
+        }
         Some(event)
     }
 
@@ -413,10 +416,11 @@ impl Association {
             }
         }
         let mut is_repeated = false;
-        for packet in &packets {
+        for packet in &mut packets {
             is_repeated |= self.count_sent(packet);
             self.count_acknowledged(packet);
             self.note_answers(packet);
+            self.take_back_answer(packet);
         }
         // Nothing was acknowledged: the path may carry smaller packets only (RFC 8899, section 4.3).
         if std::mem::take(&mut self.is_overdue) && is_repeated && self.packet_size > self.base_size
@@ -593,6 +597,15 @@ impl Association {
         })
     }
 
+    /// Whether no stream is being ended, by whichever side.
+    #[cfg(test)]
+    pub fn ends_none(&self) -> bool {
+        self.resetting.is_empty()
+            && self.to_reset.is_empty()
+            && self.resets.is_empty()
+            && self.endings.is_empty()
+    }
+
     #[cfg(test)]
     pub fn break_it(&mut self) {
         self.guarded::<()>(|_| panic!("as the test wants it"));
@@ -726,6 +739,30 @@ impl Association {
                 let counted = ending.counted.into_iter();
                 counted.for_each(|id| self.uncount_reset(id));
             }
+        }
+    }
+
+    /// A request of ours to end streams has the number of the remote's last, and is an answer to that (RFC 6525, section 4.1). The library
+    /// says so even while that waits for something, and the remote would not repeat it any more: the number before is meant.
+    fn take_back_answer(&self, packet: &mut Bytes) {
+        const RESPONSE: usize = CHUNK_HEADER + 8;
+        let mut at = COMMON_HEADER;
+        let mut corrected = None;
+        for (kind, value) in chunks(packet) {
+            let number = value.get(8..12).map(|it| u32_at(it, 0));
+            if kind == RECONFIG
+                && value.starts_with(&OUTGOING_RESET.to_be_bytes())
+                && let Some(number) = number
+                && self.endings.iter().any(|it| it.number == number)
+            {
+                let copy = corrected.get_or_insert_with(|| BytesMut::from(&packet[..]));
+                let response = at + RESPONSE..at + RESPONSE + 4;
+                copy[response].copy_from_slice(&number.wrapping_sub(1).to_be_bytes());
+            }
+            at += (CHUNK_HEADER + value.len()).next_multiple_of(4);
+        }
+        if let Some(corrected) = corrected {
+            *packet = sealed(corrected);
         }
     }
 

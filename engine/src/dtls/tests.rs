@@ -400,3 +400,4 @@ fn the_limit_of_what_an_unproved_address_is_sent_costs_an_honest_client_no_time(
 }
 
 mod peer;
+mod streams;

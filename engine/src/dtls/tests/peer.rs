@@ -645,7 +645,7 @@ fn a_request_that_was_refused_does_not_count() {
 }
 
 #[test]
-fn a_stream_that_is_reset_is_read_on_and_ended_when_the_peer_has_no_more_to_say() {
+fn a_stream_that_is_reset_is_read_on_until_the_peer_has_no_more_to_say() {
     for end in [Flag::Fin, Flag::Reset] {
         let mut peer = Peer::associated();
         peer.write(0, b"hello");
@@ -663,6 +663,10 @@ fn a_stream_that_is_reset_is_read_on_and_ended_when_the_peer_has_no_more_to_say(
 
         peer.message(0, &Message::of_flag(end));
         acknowledge(&mut peer, last);
+        assert!(peer.victim.session.abandoned.is_empty());
+        assert_eq!(agree(&mut peer), []);
+        // Who opened it ends it.
+        end_stream(&mut peer, 0);
         assert_eq!(agree(&mut peer), [0, 0]);
         assert!(peer.is_intact());
     }
