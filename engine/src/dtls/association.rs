@@ -131,6 +131,8 @@ pub struct Association {
     last_sent: Option<u32>,
     acknowledged: u32,
     unsent: usize,
+    /// Messages for streams that can't be written to yet.
+    unwritten: HashMap<u16, VecDeque<Bytes>>,
     receive_window: u32,
     pub(super) backlog: Backlog,
     /// How often the remote has ended streams, and has not answered that this side ended them, too.
@@ -187,6 +189,7 @@ impl Association {
             last_sent: None,
             acknowledged: 0,
             unsent: 0,
+            unwritten: HashMap::new(),
             receive_window,
             backlog: Backlog::new(receive_window as usize),
             resets: HashMap::new(),
@@ -374,8 +377,13 @@ impl Association {
             self.resetting.remove(&id);
             self.reset_more();
         }
-        if let Event::Stream(StreamEvent::Finished { id }) = &event {
-            self.to_reset.retain(|it| it != id);
+        match &event {
+            Event::Stream(StreamEvent::Finished { id }) => {
+                self.to_reset.retain(|it| it != id);
+                self.unwritten.remove(id);
+            }
+            Event::Stream(StreamEvent::ResetComplete { id }) => self.write_what_waits(*id),
+            _ => {}
         }
         Some(event)
     }
@@ -489,23 +497,46 @@ impl Association {
 
     /// Queue a message on a stream; lost if that is over.
     pub fn write(&mut self, stream: u16, message: Bytes) {
-        let bytes = message.len();
-        let is_written = self.guarded(|it| {
-            it.stream(stream)
-                .is_some_and(|mut it| it.write_chunks(&mut [message]).is_ok())
-        });
-        if is_written {
-            self.unsent += bytes;
+        let has_to_wait = self.unwritten.contains_key(&stream);
+        if (has_to_wait || !self.write_now(stream, &message)) && self.may_be_written_to(stream) {
+            self.unwritten.entry(stream).or_default().push_back(message);
         }
     }
 
-    /// Bytes of a stream that the remote has not acknowledged.
+    fn write_now(&mut self, stream: u16, message: &Bytes) -> bool {
+        let is_written = self.guarded(|it| {
+            it.stream(stream)
+                .is_some_and(|mut it| it.write_chunks(&mut [message.clone()]).is_ok())
+        });
+        if is_written {
+            self.unsent += message.len();
+        }
+        is_written
+    }
+
+    /// Whether what can't be written now can be later: the remote uses a number again, and has not agreed yet to the end of this side's
+    /// direction of the stream before.
+    fn may_be_written_to(&mut self, stream: u16) -> bool {
+        !self.resetting.contains(&stream)
+            && !self.to_reset.contains(&stream)
+            && self.guarded(|it| it.stream(stream).is_some())
+    }
+
+    fn write_what_waits(&mut self, stream: u16) {
+        for message in self.unwritten.remove(&stream).unwrap_or_default() {
+            self.write(stream, message);
+        }
+    }
+
+    /// Bytes of a stream that the remote has not acknowledged, or that could not be written yet.
     pub fn unacknowledged(&mut self, stream: u16) -> usize {
-        self.guarded(|it| {
+        let written = self.guarded(|it| {
             it.stream(stream)
                 .and_then(|stream| stream.buffered_amount().ok())
                 .unwrap_or(0)
-        })
+        });
+        let waiting = self.unwritten.get(&stream).into_iter().flatten();
+        written + waiting.map(Bytes::len).sum::<usize>()
     }
 
     /// Bytes of all streams that have not been sent at all, for want of congestion window.

@@ -604,6 +604,32 @@ fn a_stream_that_is_ended_and_used_without_agreeing_to_its_end_ends_the_session(
 }
 
 #[test]
+fn what_is_written_before_the_peer_agrees_to_the_end_of_the_stream_before_is_sent_afterwards() {
+    let mut peer = Peer::associated();
+    peer.write(0, b"hello");
+    end_stream(&mut peer, 0);
+    peer.messages.clear();
+    peer.write(0, b"anew");
+    let victim = &mut peer.victim;
+    for payload in ["one", "two"] {
+        let payload = Bytes::from_static(payload.as_bytes());
+        victim.session.write(0, payload, &mut victim.out);
+        victim.process(peer.now);
+    }
+    peer.exchange();
+    let said = |peer: &Peer| {
+        let data = peer.heard.iter().filter(|(kind, _)| *kind == DATA);
+        data.map(|(_, value)| value[value.len() - 3..].to_vec())
+            .collect::<Vec<_>>()
+    };
+    assert!(said(&peer).is_empty());
+
+    agree(&mut peer);
+    assert_eq!(said(&peer), [b"one", b"two"]);
+    assert!(peer.is_intact());
+}
+
+#[test]
 fn what_comes_on_a_stream_before_its_end_is_answered_is_as_good_as_lost() {
     let mut peer = Peer::associated();
     peer.write(0, b"hello");
