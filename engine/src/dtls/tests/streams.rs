@@ -239,9 +239,7 @@ fn with_a_writer(before: impl Fn(&mut Pair)) -> Pair {
     pair
 }
 
-#[test]
-fn a_reset_is_heard_by_who_has_the_end_of_the_stream_already() {
-    let mut pair = with_a_writer(|pair| pair.a.session.finish(0, &mut pair.a.out));
+fn expect_reset_to_be_heard(mut pair: Pair) {
     pair.a.session.reset(0);
     pair.run(Duration::from_secs(5));
     assert_eq!(pair.b.count(Kind::StreamStopped), 1);
@@ -250,13 +248,14 @@ fn a_reset_is_heard_by_who_has_the_end_of_the_stream_already() {
 }
 
 #[test]
+fn a_reset_is_heard_by_who_has_the_end_of_the_stream_already() {
+    let finish = |pair: &mut Pair| pair.a.session.finish(0, &mut pair.a.out);
+    expect_reset_to_be_heard(with_a_writer(finish));
+}
+
+#[test]
 fn a_reset_is_heard_by_who_has_stopped_reading() {
-    let mut pair = with_a_writer(|pair| pair.b.session.stop(0));
-    pair.a.session.reset(0);
-    pair.run(Duration::from_secs(5));
-    assert_eq!(pair.b.count(Kind::StreamStopped), 1);
-    assert!(pair.a.session.abandoned.is_empty());
-    assert!(pair.b.session.streams.is_empty());
+    expect_reset_to_be_heard(with_a_writer(|pair| pair.b.session.stop(0)));
 }
 
 #[test]
