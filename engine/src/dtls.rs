@@ -806,12 +806,11 @@ impl DtlsSession {
         }
     }
 
-    fn associated(&mut self, now: Instant, out: &mut Events) {
+    fn associated(&mut self, now: Instant) {
         self.is_associated = true;
         self.path.start(now);
         // The round trip time is worth knowing from the beginning.
         self.send_greeting(now);
-        self.open_streams(out);
     }
 
     fn hear_association(&mut self, now: Instant, out: &mut Events, full: &dyn Fn(&Events) -> bool) {
@@ -829,7 +828,7 @@ impl DtlsSession {
         full: &dyn Fn(&Events) -> bool,
     ) {
         match event {
-            Event::Connected => self.associated(now, out),
+            Event::Connected => self.associated(now),
             Event::HandshakeFailed { reason } => self.lose(CloseCause::Failed, reason.to_string()),
             Event::AssociationLost { reason } => match reason {
                 AssociationError::ApplicationClosed | AssociationError::AssociationClosed

@@ -1,5 +1,5 @@
 /**
- * A node of the network, in a process of its own: `node.ts relay`, or `node.ts peer`. Does what its parent asks for.
+ * A node of the network, in a process of its own. Is what its parent asks for: the relay, or a peer.
  */
 import { noise } from '@chainsafe/libp2p-noise'
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'

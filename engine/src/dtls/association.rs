@@ -148,6 +148,9 @@ pub struct Association {
     is_overdue: bool,
     suspects_path: bool,
     is_broken: bool,
+    /// The sizes of the packets that the library got.
+    #[cfg(test)]
+    pub given: Vec<usize>,
 }
 
 impl Association {
@@ -200,6 +203,8 @@ impl Association {
             is_overdue: false,
             suspects_path: false,
             is_broken: false,
+            #[cfg(test)]
+            given: Vec::new(),
         }
     }
 
@@ -308,6 +313,8 @@ impl Association {
     }
 
     fn give(&mut self, now: Instant, packet: Bytes) {
+        #[cfg(test)]
+        self.given.push(packet.len());
         match self.endpoint.handle(now, self.remote, None, None, packet) {
             Some((handle, DatagramEvent::NewAssociation(association))) if self.inner.is_none() => {
                 self.inner = Some((handle, association));
@@ -383,6 +390,9 @@ impl Association {
                 self.unwritten.remove(id);
             }
             Event::Stream(StreamEvent::ResetComplete { id }) => self.write_what_waits(*id),
+            Event::Stream(StreamEvent::ResetFailed { id, .. }) => {
+                self.unwritten.remove(id);
+            }
             _ => {}
         }
         Some(event)

@@ -835,6 +835,32 @@ fn a_panic_of_the_library_ends_the_session_and_no_other() {
 }
 
 #[test]
+fn small_pieces_are_not_kept_in_large_packets() {
+    let mut peer = Peer::associated();
+    let mut chunks = Vec::new();
+    for size in [1, 1100, 1100, 1100, 1100, 1100, 1, 1] {
+        let mut value = peer.next.to_be_bytes().to_vec();
+        value.extend([0, 0, 0, 0, 0, 0, 0, 53]);
+        value.extend(vec![1; size]);
+        let flags = if chunks.is_empty() { BEGINNING } else { MIDDLE };
+        chunks.extend(chunk(DATA, flags, &value));
+        peer.next += 1;
+    }
+    let given = |peer: &mut Peer| {
+        let association = peer.victim.session.association.as_mut().unwrap();
+        std::mem::take(&mut association.given)
+    };
+    given(&mut peer);
+    peer.packet(peer.tag, &chunks);
+    let [header, small, large] = [12, 16 + 4, 16 + 1100];
+    let small = header + small;
+    assert_eq!(
+        given(&mut peer),
+        [small, header + 4 * large, header + large, small, small]
+    );
+}
+
+#[test]
 fn a_packet_with_a_wrong_checksum_is_not_heard() {
     let mut peer = Peer::associated();
     let value = [1, 0, 0, 8, 1, 2, 3, 4];
