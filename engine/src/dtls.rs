@@ -6,6 +6,7 @@ mod association;
 mod backlog;
 mod bundle;
 mod crypto;
+mod endings;
 mod flight;
 mod identity;
 mod message;

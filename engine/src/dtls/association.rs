@@ -16,6 +16,7 @@ use sctp_proto::{
 };
 
 use super::backlog::{Backlog, Piece, is_behind};
+use super::endings::{Endings, MAX_RESETS, Request};
 
 /// RFC 8261, section 4.4: both ports, and the first byte of every packet.
 const PORT: u16 = 5000;
@@ -47,11 +48,6 @@ const HEARTBEAT_INFO: u16 = 1;
 const OUTGOING_RESET: u16 = 13;
 const RECONFIG_RESPONSE: u16 = 16;
 
-/// Its results (RFC 6525, section 4.4); in progress is what waits for what was sent before.
-const NOTHING_TO_DO: u32 = 0;
-const PERFORMED: u32 = 1;
-const IN_PROGRESS: u32 = 6;
-
 /// RFC 9260, section 3.3.10.12.
 const USER_INITIATED_ABORT: u16 = 12;
 /// What the number of a probe has beside it in a heartbeat: they are counted apart, since a probe's loss says nothing of congestion
@@ -67,17 +63,10 @@ const RTO_INITIAL: u64 = 500;
 const RTO_MIN: u64 = 300;
 const RTO_MAX: u64 = 10_000;
 
-/// How often the remote may end a stream before it has answered that this side ends it, too: an honest one waits until its number is
-/// free.
-const MAX_RESETS: usize = 8;
-
 /// Chunks of data that the library gets together: for as long as it keeps one piece of a message it keeps the whole packet that it got. Small
 /// ones it gets alone; so each piece keeps four times as much at most.
 const MAX_SHARING: usize = 4;
 const MIN_SHARING: usize = 1024;
-
-/// Requests of the remote's to end streams that may wait for what it sent before. One is usual.
-const MAX_ENDINGS: usize = 64;
 
 /// How many streams are ended at a time: they share a chunk, that has to fit any packet.
 const MAX_RESETTING: usize = 256;
@@ -96,18 +85,6 @@ pub enum Signal {
     Carried(u64),
     /// The remote ended the session with this error code
     Aborted(u32),
-}
-
-/// A request to end streams (RFC 6525, section 4.1).
-struct Ending {
-    number: u32,
-    /// The last chunk of data that was sent before.
-    last: u32,
-    streams: HashSet<u16>,
-    /// It names none, and so means all.
-    is_of_all: bool,
-    /// Those of them that are counted in [`Association::resets`].
-    counted: Vec<u16>,
 }
 
 pub struct Association {
@@ -135,12 +112,7 @@ pub struct Association {
     unwritten: HashMap<u16, VecDeque<Bytes>>,
     receive_window: u32,
     pub(super) backlog: Backlog,
-    /// How often the remote has ended streams, and has not answered that this side ended them, too.
-    resets: HashMap<u16, usize>,
-    /// Requests to which the remote has no answer yet: it may use none of the streams before.
-    endings: Vec<Ending>,
-    /// The number of the last that was performed.
-    last_ending: Option<u32>,
+    endings: Endings,
     /// Streams that this side ends, those that it has asked for, and those that wait for them.
     resetting: HashSet<u16>,
     to_reset: VecDeque<u16>,
@@ -195,9 +167,7 @@ impl Association {
             unwritten: HashMap::new(),
             receive_window,
             backlog: Backlog::new(receive_window as usize),
-            resets: HashMap::new(),
-            endings: Vec::new(),
-            last_ending: None,
+            endings: Endings::default(),
             resetting: HashSet::new(),
             to_reset: VecDeque::new(),
             is_overdue: false,
@@ -300,7 +270,7 @@ impl Association {
         };
         Ok(self.is_established()
             && !self.is_shut_down
-            && !self.is_ended(stream, piece.number)
+            && !self.endings.have_ended(stream, piece.number)
             && self.backlog.arrive(piece, is_reading))
     }
 
@@ -345,17 +315,10 @@ impl Association {
                 INIT => !self.has_cookie && self.init.is_none_or(|init| value.starts_with(&init)),
                 INIT_ACK => self.init.is_none(),
                 SACK => self.is_established() && is_in_order(value),
-                RECONFIG => self.is_established() && self.endings.len() < MAX_ENDINGS,
+                RECONFIG => self.is_established() && !self.endings.is_full(),
                 SHUTDOWN | SHUTDOWN_ACK | SHUTDOWN_COMPLETE => self.is_established(),
                 _ => true,
             }
-    }
-
-    /// Whether a chunk of data comes on a stream that the remote has just ended, and before it was told that it is over.
-    fn is_ended(&self, stream: u16, number: u32) -> bool {
-        self.endings.iter().any(|ending| {
-            (ending.is_of_all || ending.streams.contains(&stream)) && is_behind(ending.last, number)
-        })
     }
 
     /// Whether what has come should be read before more does.
@@ -375,27 +338,34 @@ impl Association {
             }
         }
         let event = association.poll()?;
-        if let Event::Stream(
-            StreamEvent::ResetComplete { id } | StreamEvent::ResetFailed { id, .. },
-        ) = &event
-        {
-            let id = *id;
-            self.uncount_reset(id);
-            self.resetting.remove(&id);
-            self.reset_more();
+        if let Event::Stream(event) = &event {
+            self.note(event);
         }
-        match &event {
-            Event::Stream(StreamEvent::Finished { id }) => {
-                self.to_reset.retain(|it| it != id);
-                self.unwritten.remove(id);
+        Some(event)
+    }
+
+    fn note(&mut self, event: &StreamEvent) {
+        match *event {
+            StreamEvent::Finished { id } => {
+                self.to_reset.retain(|it| *it != id);
+                self.unwritten.remove(&id);
             }
-            Event::Stream(StreamEvent::ResetComplete { id }) => self.write_what_waits(*id),
-            Event::Stream(StreamEvent::ResetFailed { id, .. }) => {
-                self.unwritten.remove(id);
+            StreamEvent::ResetComplete { id } => {
+                self.has_been_reset(id);
+                self.write_what_waits(id);
+            }
+            StreamEvent::ResetFailed { id, .. } => {
+                self.has_been_reset(id);
+                self.unwritten.remove(&id);
             }
             _ => {}
         }
-        Some(event)
+    }
+
+    fn has_been_reset(&mut self, id: u16) {
+        self.endings.agreed(id);
+        self.resetting.remove(&id);
+        self.reset_more();
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -641,10 +611,7 @@ impl Association {
     /// Whether no stream is being ended, by whichever side.
     #[cfg(test)]
     pub fn ends_none(&self) -> bool {
-        self.resetting.is_empty()
-            && self.to_reset.is_empty()
-            && self.resets.is_empty()
-            && self.endings.is_empty()
+        self.resetting.is_empty() && self.to_reset.is_empty() && self.endings.is_empty()
     }
 
     #[cfg(test)]
@@ -698,56 +665,29 @@ impl Association {
 
     /// Returns how often the one stream of these is being ended that is so most often.
     fn note_endings(&mut self, value: &[u8]) -> usize {
+        let Some((_, association)) = &self.inner else {
+            return 0;
+        };
+        let existing: HashSet<u16> = association.stream_ids().into_iter().collect();
         let mut most = 0;
         let requests = parameters(value).into_iter();
         for (_, request) in requests.filter(|(kind, _)| *kind == OUTGOING_RESET) {
-            let (number, last) = (u32_at(request, 0), u32_at(request, 8));
-            // Performed, and answered again.
-            if self.last_ending.is_some_and(|it| !is_behind(it, number)) {
-                continue;
-            }
             let ids = request[12..].chunks_exact(2).map(|it| u16_at(it, 0) as u16);
-            let mut named: Vec<u16> = ids.filter(|id| *id < self.max_streams).collect();
+            let named: Vec<u16> = ids.filter(|id| *id < self.max_streams).collect();
             let is_of_all = request.len() == 12;
-            if is_of_all && let Some((_, association)) = &self.inner {
-                named = association.stream_ids();
-            }
-            let at = self.endings.iter().position(|it| it.number == number);
-            let mut ending = at.map_or_else(
-                || Ending {
-                    number,
-                    last,
-                    streams: HashSet::new(),
-                    is_of_all,
-                    counted: Vec::new(),
+            let request = Request {
+                number: u32_at(request, 0),
+                last: u32_at(request, 8),
+                streams: if is_of_all {
+                    existing.iter().copied().collect()
+                } else {
+                    named
                 },
-                |at| self.endings.swap_remove(at),
-            );
-            // What was refused may come again, and be another one.
-            ending.is_of_all |= is_of_all;
-            if is_behind(last, ending.last) {
-                ending.last = last;
-            }
-            for id in named {
-                if ending.streams.insert(id) && self.stream(id).is_some() {
-                    ending.counted.push(id);
-                    let count = self.resets.entry(id).or_default();
-                    *count += 1;
-                    most = most.max(*count);
-                }
-            }
-            self.endings.push(ending);
+                is_of_all,
+            };
+            most = most.max(self.endings.request(request, |id| existing.contains(&id)));
         }
         most
-    }
-
-    fn uncount_reset(&mut self, id: u16) {
-        if let Some(count) = self.resets.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                self.resets.remove(&id);
-            }
-        }
     }
 
     fn count_acknowledged(&mut self, packet: &[u8]) {
@@ -765,20 +705,9 @@ impl Association {
     fn note_answers(&mut self, packet: &[u8]) {
         let reconfigs = chunks(packet).filter(|(kind, _)| *kind == RECONFIG);
         for (kind, answer) in reconfigs.flat_map(|(_, value)| parameters(value)) {
-            if kind != RECONFIG_RESPONSE || answer.len() < 8 || u32_at(answer, 4) == IN_PROGRESS {
-                continue;
-            }
-            let number = u32_at(answer, 0);
-            let at = self.endings.iter().position(|it| it.number == number);
-            let Some(ending) = at.map(|at| self.endings.swap_remove(at)) else {
-                continue;
-            };
-            if matches!(u32_at(answer, 4), NOTHING_TO_DO | PERFORMED) {
-                self.last_ending = Some(number);
-                ending.streams.into_iter().for_each(|id| self.discard(id));
-            } else {
-                let counted = ending.counted.into_iter();
-                counted.for_each(|id| self.uncount_reset(id));
+            if kind == RECONFIG_RESPONSE && answer.len() >= 8 {
+                let over = self.endings.answer(u32_at(answer, 0), u32_at(answer, 4));
+                over.into_iter().for_each(|id| self.discard(id));
             }
         }
     }
@@ -794,7 +723,7 @@ impl Association {
             if kind == RECONFIG
                 && value.starts_with(&OUTGOING_RESET.to_be_bytes())
                 && let Some(number) = number
-                && self.endings.iter().any(|it| it.number == number)
+                && self.endings.await_answer(number)
             {
                 let copy = corrected.get_or_insert_with(|| BytesMut::from(&packet[..]));
                 let response = at + RESPONSE..at + RESPONSE + 4;
