@@ -17,6 +17,7 @@ use quinn_proto::{
     ServerConfig, Transmit,
 };
 
+use crate::ahead::{Ahead, Begun, STAND_IN, Settings};
 use crate::command::{Command, Peer};
 #[cfg(feature = "dtls")]
 use crate::dtls::{self, DtlsIdentity, DtlsSession};
@@ -27,7 +28,6 @@ use crate::quic::{QuicSession, Terms};
 use crate::reception::{Arrival, MAX_GUESTS, Reception, State};
 use crate::session::{ABANDONED, AnySession, Session};
 use crate::shield::{self, Shield, Verdict};
-use crate::tls::KEY_EXCHANGE;
 
 /// Datagrams outside the schemes that may wait for JavaScript; more are dropped and counted.
 const MAX_WAITING_RAW: usize = 512;
@@ -46,9 +46,6 @@ const MAX_RESPONSES: usize = 1024;
 /// While this many bytes wait for JavaScript, nothing more is taken from the sessions: flow control then holds streams back
 /// at the sender, and the bounded receive queue drops datagrams.
 const MAX_WAITING_BYTES: usize = 2 * 1024 * 1024;
-
-/// How long a dial is left alone before the next one's key exchange is begun: the handshake should not have to wait for that.
-const DIAL_TIME: Duration = Duration::from_millis(50);
 
 /// How long a port stays open for remotes that can't be told yet that it closes: more than a round trip, less than anybody minds.
 const PARTING_TIME: Duration = Duration::from_millis(250);
@@ -105,6 +102,8 @@ struct Flow {
     dtls: Vec<u32>,
     /// An initiator's session that has not been told to proceed.
     prepared: Option<u32>,
+    /// Whether quinn takes [`STAND_IN`] for the remote, in all that it has of this flow.
+    has_stand_in: bool,
 }
 
 /// A datagram that is ready to be sent.
@@ -228,8 +227,7 @@ pub struct Core {
     closing: bool,
     /// How long to wait then for remotes that can't be told yet.
     parting_until: Option<Instant>,
-    /// When to begin the next dial's key exchange.
-    begin_ahead_at: Option<Instant>,
+    ahead: Ahead,
     pub events: Events,
     pub counters: Counters,
 }
@@ -270,7 +268,7 @@ impl Core {
             waiting_raw: 0,
             closing: false,
             parting_until: None,
-            begin_ahead_at: None,
+            ahead: Ahead::default(),
             events: Events::default(),
             counters: Counters::default(),
         }
@@ -388,6 +386,7 @@ impl Core {
                 self.closing = true;
                 self.parting_until = Some(now + PARTING_TIME);
                 self.reception.clear();
+                self.ahead.end(&mut self.endpoint);
                 let ids: Vec<u32> = self.sessions.keys().copied().collect();
                 for id in ids {
                     self.close(now, id, 0, false);
@@ -513,9 +512,7 @@ impl Core {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.shield.handle_timeout(now);
         self.parting_until.take_if(|until| now >= *until);
-        if self.begin_ahead_at.take_if(|at| now >= *at).is_some() {
-            KEY_EXCHANGE.begin_ahead();
-        }
+        self.ahead.handle_timeout(now, &mut self.endpoint);
         while let Some(guest) = self.reception.pop_expired(now) {
             self.turn_away(now, guest.number);
         }
@@ -537,7 +534,7 @@ impl Core {
         let strangers = [self.shield.poll_timeout(), self.reception.poll_timeout()];
         strangers
             .into_iter()
-            .chain([session, self.parting_until, self.begin_ahead_at])
+            .chain([session, self.parting_until, self.ahead.poll_timeout()])
             .flatten()
             .min()
     }
@@ -583,7 +580,7 @@ impl Core {
 
     /// Whether JavaScript wants what comes from there: it serves that remote, or has just been told of a proposal.
     fn is_wanted(&mut self, remote: &SocketAddr) -> bool {
-        self.flows.get(remote).is_some_and(|flow| flow.claimed) || self.is_on_the_heels(remote)
+        self.is_claimed(remote) || self.is_on_the_heels(remote)
     }
 
     /// Strangers whose proposals were answered at once, and those of them that JavaScript did not want.
@@ -666,8 +663,11 @@ impl Core {
             let full = |out: &Events| waiting + out.bytes() >= max;
             let session = session.get();
             session.process(now, &mut self.endpoint, &mut self.events, &full);
-            if let Some(transmit) = session.poll_transmit(now, max_datagrams, buf) {
+            if let Some(mut transmit) = session.poll_transmit(now, max_datagrams, buf) {
                 self.ready.push_back(id);
+                if transmit.destination == STAND_IN {
+                    transmit.destination = *remote;
+                }
                 return Some(transmit);
             }
             self.is_ready.remove(&id);
@@ -979,6 +979,10 @@ impl Core {
             self.counters.responses_overflow += 1;
             return;
         }
+        // A proof is one for whom quinn takes for the remote, which is about to change.
+        if self.has_stand_in(&origin.remote) && !self.is_claimed(&origin.remote) {
+            return;
+        }
         let mut buf = Vec::new();
         match self.handle(now, origin, data.clone(), &mut buf) {
             Some(DatagramEvent::NewConnection(incoming)) => {
@@ -986,7 +990,7 @@ impl Core {
                     if let Ok(transmit) = self.endpoint.retry(incoming, &mut buf) {
                         self.counters.challenged += 1;
                         buf.truncate(transmit.size);
-                        self.respond_raw(transmit.destination, transmit.src_ip, buf);
+                        self.respond_raw(origin.remote, transmit.src_ip, buf);
                     }
                     return;
                 }
@@ -1033,6 +1037,7 @@ impl Core {
         buf: &mut Vec<u8>,
     ) -> Option<DatagramEvent> {
         let Origin { remote, local, ecn } = origin;
+        let remote = self.as_quinn_knows(remote);
         let is_retry = data.first().is_some_and(|first| *first >= RETRY);
         match self.endpoint.handle(now, remote, local, ecn, data, buf) {
             // It is the answer to a goodbye, and would be answered by another one, without end.
@@ -1127,7 +1132,7 @@ impl Core {
                     return false;
                 }
                 buf.truncate(transmit.size);
-                self.respond_raw(transmit.destination, transmit.src_ip, buf);
+                self.respond_raw(origin.remote, transmit.src_ip, buf);
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
                 let expected = self
@@ -1155,7 +1160,7 @@ impl Core {
                     Err(error) => {
                         if let Some(transmit) = error.response {
                             buf.truncate(transmit.size);
-                            self.respond_raw(transmit.destination, transmit.src_ip, buf);
+                            self.respond_raw(origin.remote, transmit.src_ip, buf);
                         }
                         let message = error.cause.to_string();
                         self.closed(id, CloseCause::Failed, message);
@@ -1325,15 +1330,14 @@ impl Core {
         self.limit_probes(&mut peer);
         let (session, mut first_flight) = match identity {
             Identity::Quic(identity) => {
-                let terms = Terms::new(identity);
-                let config = terms
-                    .identity
-                    .client_config(peer.max_udp_payload, &terms.goodbye);
-                // The name goes into SNI, which libp2p does not use (its TLS specification).
-                let (handle, connection) = self.endpoint.connect(now, config, peer.remote, "l")?;
-                let mut session = QuicSession::new(id, handle, connection, terms);
+                let settings = Settings {
+                    identity,
+                    max_udp_payload: peer.max_udp_payload,
+                };
+                let begun = self.connect(now, peer.remote, &settings)?;
+                self.ahead.handle_dial(now, settings);
+                let mut session = QuicSession::new(id, begun.handle, begun.connection, begun.terms);
                 let first_flight = session.prepare(now);
-                self.begin_ahead_at = Some(now + DIAL_TIME);
                 (AnySession::Quic(Box::new(session)), first_flight)
             }
             #[cfg(feature = "dtls")]
@@ -1352,6 +1356,49 @@ impl Core {
         self.add_session(id, session, peer.remote);
         self.flows.entry(peer.remote).or_default().prepared = Some(id);
         Ok(first_flight)
+    }
+
+    /// Begin a connection of QUIC, or go on with the one that was begun ahead.
+    fn connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        settings: &Settings,
+    ) -> Result<Begun, ConnectError> {
+        if !self.may_be_known(&remote) {
+            self.flows.entry(remote).or_default().has_stand_in = true;
+        }
+        if self.has_stand_in(&remote)
+            && let Some(begun) = self.ahead.take(settings)
+        {
+            return Ok(begun);
+        }
+        let remote = self.as_quinn_knows(remote);
+        settings.clone().connect(now, remote, &mut self.endpoint)
+    }
+
+    /// Whether quinn has a session with that remote, or may be about to, or has given it a proof of its address.
+    fn may_be_known(&self, remote: &SocketAddr) -> bool {
+        let has_begun = |flow: &Flow| flow.sessions > 0 || !flow.expecting.is_empty();
+        self.flows.get(remote).is_some_and(has_begun)
+            || self.shield.guards(remote)
+            || self.reception.has(remote)
+    }
+
+    fn has_stand_in(&self, remote: &SocketAddr) -> bool {
+        self.flows.get(remote).is_some_and(|flow| flow.has_stand_in)
+    }
+
+    fn as_quinn_knows(&self, remote: SocketAddr) -> SocketAddr {
+        if self.has_stand_in(&remote) {
+            STAND_IN
+        } else {
+            remote
+        }
+    }
+
+    fn is_claimed(&self, remote: &SocketAddr) -> bool {
+        self.flows.get(remote).is_some_and(|flow| flow.claimed)
     }
 
     fn proceed(
@@ -1510,7 +1557,7 @@ impl Core {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 #[cfg(test)]
 mod fuzz;

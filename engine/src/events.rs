@@ -71,6 +71,19 @@ impl Batch {
         matches!(self.notices.last(), Some(Notice::Closed { .. }))
     }
 
+    fn holds_guests_alone(&self) -> bool {
+        let is_guest = |notice: &Notice| {
+            matches!(
+                notice,
+                Notice::Raw {
+                    answer: Some(_),
+                    ..
+                }
+            )
+        };
+        self.notices.len() * RECORD == self.records.len() && self.notices.iter().all(is_guest)
+    }
+
     fn record(&mut self, kind: Kind, session: u32, a: f64, b: f64, c: f64) {
         self.records
             .extend_from_slice(&[f64::from(kind as u8), f64::from(session), a, b, c]);
@@ -107,6 +120,11 @@ impl Events {
     /// Whether a session is over.
     pub fn holds_end(&self) -> bool {
         self.batches.iter().any(Batch::ends)
+    }
+
+    /// Whether there is nothing in it but strangers that have been answered.
+    pub fn holds_guests_alone(&self) -> bool {
+        self.batches.iter().all(Batch::holds_guests_alone)
     }
 
     fn batch(&mut self) -> &mut Batch {
@@ -235,6 +253,32 @@ mod tests {
             .map(|batch| batch.records.len() / RECORD)
             .collect();
         assert_eq!(records, [2, 1]);
+    }
+
+    #[test]
+    fn guests_are_alone_until_something_else_happens() {
+        let guest = |answer| Notice::Raw {
+            remote: ([10, 0, 0, 1], 1).into(),
+            local: None,
+            data: vec![0],
+            answer,
+        };
+        let others: [fn(&mut Events); 3] = [
+            |events| events.push_datagram(1, b"a"),
+            |events| events.push(Kind::StreamFinished, 1, 0, 0),
+            |events| events.push_notice(1, Notice::OpenFailed { token: 1 }),
+        ];
+        for other in others {
+            let mut events = Events::default();
+            events.push_notice(0, guest(Some((1, vec![1]))));
+            events.push_notice(0, guest(Some((2, vec![1]))));
+            assert!(events.holds_guests_alone());
+            other(&mut events);
+            assert!(!events.holds_guests_alone());
+        }
+        let mut events = Events::default();
+        events.push_notice(0, guest(None));
+        assert!(!events.holds_guests_alone());
     }
 
     #[test]

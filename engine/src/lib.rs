@@ -4,6 +4,7 @@
 //! that belongs to it; what protocols do is decided in sans-IO parts ([`core`], [`quic`], [`dtls`]), what policy wants is decided
 //! in JavaScript.
 
+mod ahead;
 mod command;
 mod congestion;
 mod core;

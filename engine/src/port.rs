@@ -30,6 +30,10 @@ const MAX_UDP_PAYLOAD: usize = 65_487;
 const RECEIVE_ROUNDS: usize = 4;
 const SEND_ROUNDS: usize = 32;
 
+/// How long JavaScript need not hear of a guest. Longer than a handshake takes on a local network; on all others it leaves more than enough
+/// for JavaScript to respond before the handshake's end.
+const GUEST_TIME: Duration = Duration::from_millis(2);
+
 /// Datagrams that wait for JavaScript to send them, before no more are made.
 const MAX_HANDED_OUT: usize = 4096;
 
@@ -260,6 +264,33 @@ impl Shared {
     }
 }
 
+/// JavaScript, as the thread sees it.
+struct Listener<C> {
+    shared: Arc<Shared>,
+    call: C,
+    /// When it has to be called for what was published, if it was not yet.
+    called_by: Option<Instant>,
+}
+
+impl<C: Fn()> Listener<C> {
+    fn tell(&mut self, events: &mut Events) {
+        if self.shared.publish(events) || self.called_by.is_some() {
+            self.called_by = None;
+            (self.call)();
+        }
+    }
+
+    /// Of guests, whose handshakes go on without JavaScript: it is called with whatever comes next, which on short paths is the end of the
+    /// handshake. What it had to do for a proposal would keep that waiting, where both sides share a processor.
+    fn tell_later(&mut self, now: Instant, events: &mut Events) {
+        if self.shared.publish(events) {
+            self.called_by = Some(now + GUEST_TIME);
+        } else if self.called_by.is_some_and(|at| at <= now) {
+            self.tell(events);
+        }
+    }
+}
+
 struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
@@ -331,26 +362,29 @@ impl Port {
         self.shared.clone()
     }
 
-    /// Run until [`Command::Shutdown`]; `notify` calls JavaScript, which then drains.
-    pub fn run(mut self, notify: impl Fn()) {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.carry(&notify)));
+    /// Run until [`Command::Shutdown`]; `call` is one of JavaScript, which then drains.
+    pub fn run(mut self, call: impl Fn()) {
+        let mut listener = Listener {
+            shared: self.shared.clone(),
+            call,
+            called_by: None,
+        };
+        let carry = std::panic::AssertUnwindSafe(|| self.carry(&mut listener));
+        let result = std::panic::catch_unwind(carry);
         let error = match result {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("the engine's thread panicked".into()),
         };
-        let shared = self.shared.clone();
         // The port is free before anybody hears that it is.
-        lock(&shared.outlet).take();
+        lock(&self.shared.outlet).take();
         drop(self);
         let mut events = Events::default();
         events.push_notice(0, Notice::EndpointClosed { error });
-        if shared.publish(&mut events) {
-            notify();
-        }
+        listener.tell(&mut events);
     }
 
-    fn carry(&mut self, notify: &impl Fn()) -> io::Result<()> {
+    fn carry(&mut self, listener: &mut Listener<impl Fn()>) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut polled = mio::Events::with_capacity(8);
         let mut buf = Vec::new();
@@ -362,7 +396,7 @@ impl Port {
                 shared.waiting_raw.load(Ordering::SeqCst),
             );
             shared.obey(now, &mut core);
-            self.receive(now, &mut core, notify);
+            self.receive(now, &mut core, listener);
             core.handle_timeout(now);
             // Its first flight leaves on the heels of the answer.
             let has_begun = core.begin_session(now);
@@ -371,15 +405,17 @@ impl Port {
             // itself to that remote would overtake. And what it could say to a stranger who is welcome is about to leave.
             let can_wait =
                 has_begun || core.has_arriving() || core.events.holds_end() || self.udp.is_none();
-            if !can_wait && shared.publish(&mut core.events) {
-                notify();
+            if !can_wait {
+                listener.tell(&mut core.events);
             }
             let all_sent = self.transmit(now, &mut core, &mut buf);
             if all_sent && self.udp.as_ref().is_none_or(|udp| udp.unsent.is_none()) {
                 shared.goodbyes_have_left();
             }
-            if shared.publish(&mut core.events) {
-                notify();
+            if has_begun && core.events.holds_guests_alone() {
+                listener.tell_later(now, &mut core.events);
+            } else {
+                listener.tell(&mut core.events);
             }
             shared.stats.count(&core);
             if core.is_closed() && all_sent {
@@ -389,7 +425,9 @@ impl Port {
             let is_busy = core.has_arriving()
                 || !all_sent
                 || self.udp.as_ref().is_some_and(|udp| udp.readable);
-            let (is_starved, timeout) = (core.is_starved(), core.poll_timeout());
+            let is_starved = core.is_starved();
+            let timeouts = [core.poll_timeout(), listener.called_by];
+            let timeout = timeouts.into_iter().flatten().min();
             drop(core);
             self.wait(&mut polled, is_busy, is_starved, timeout)?;
         }
@@ -429,13 +467,13 @@ impl Port {
         Ok(())
     }
 
-    fn receive(&mut self, now: Instant, core: &mut Core, notify: &impl Fn()) {
+    fn receive(&mut self, now: Instant, core: &mut Core, listener: &mut Listener<impl Fn()>) {
         let Some(udp) = &mut self.udp else { return };
         for _ in 0..RECEIVE_ROUNDS {
             if !udp.readable {
                 return;
             }
-            udp.receive(now, core, &self.shared, notify);
+            udp.receive(now, core, &self.shared.stats, listener);
         }
     }
 
@@ -554,8 +592,13 @@ impl Udp {
         })
     }
 
-    fn receive(&mut self, now: Instant, core: &mut Core, shared: &Shared, notify: &impl Fn()) {
-        let stats = &shared.stats;
+    fn receive(
+        &mut self,
+        now: Instant,
+        core: &mut Core,
+        stats: &Stats,
+        listener: &mut Listener<impl Fn()>,
+    ) {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut chunks = self.receive_buffer.chunks_exact_mut(64 * 1024);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -589,8 +632,8 @@ impl Udp {
                 stats.datagrams_in.fetch_add(1, Ordering::Relaxed);
                 core.handle_datagram(now, origin, datagram);
                 // JavaScript thinks about it while the handshake goes on here.
-                if core.take_dial_answered() && shared.publish(&mut core.events) {
-                    notify();
+                if core.take_dial_answered() {
+                    listener.tell(&mut core.events);
                 }
                 // A datagram may be empty.
                 if data.is_empty() {

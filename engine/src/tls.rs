@@ -4,7 +4,6 @@
 //! ChaCha20-Poly1305, which is the slower cipher on every processor with AES instructions.
 
 mod certificates;
-mod key_exchange;
 
 use std::fmt;
 use std::sync::{Arc, Once};
@@ -12,6 +11,7 @@ use std::sync::{Arc, Once};
 use libp2p_identity::Keypair;
 use libp2p_tls::certificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
@@ -25,7 +25,6 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use self::certificates::{Certificates, Claim};
-pub use self::key_exchange::KEY_EXCHANGE;
 
 /// libp2p TLS specification, "ALPN".
 const ALPN: &[u8] = b"libp2p";
@@ -125,7 +124,7 @@ fn provider() -> CryptoProvider {
             aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
         kx_groups: vec![
-            &KEY_EXCHANGE,
+            X25519MLKEM768,
             aws_lc_rs::kx_group::X25519,
             aws_lc_rs::kx_group::SECP256R1,
         ],
@@ -134,11 +133,11 @@ fn provider() -> CryptoProvider {
 }
 
 /// Seed the process's random number generator, which takes tens of milliseconds (it gathers entropy from the processor's
-/// jitter), on a thread of its own, and begin a key exchange with it: the first handshake need wait for neither.
+/// jitter), on a thread of its own: the first handshake need not wait for it.
 pub fn warm_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::thread::spawn(|| KEY_EXCHANGE.begin_ahead());
+        std::thread::spawn(|| X25519MLKEM768.start());
     });
 }
 

@@ -877,7 +877,8 @@ impl World {
         self.tick(THE_END);
         for end in &mut self.ends {
             end.collect();
-            let core = &end.core;
+            let core = &mut end.core;
+            core.ahead.end(&mut core.endpoint);
             let left: Vec<u32> = core.sessions.keys().copied().collect();
             assert!(
                 left.is_empty(),

@@ -28,7 +28,7 @@ fn tell_b(net: &mut Net, command: Command) {
     net.b.core.handle_command(net.now, command);
 }
 
-fn welcome(net: &mut Net, offer: &[u8]) {
+pub fn welcome(net: &mut Net, offer: &[u8]) {
     let welcome = Welcome {
         identity: quic_identity(net),
         answers: Answers {

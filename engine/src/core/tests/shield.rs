@@ -38,7 +38,7 @@ fn unshield_b(net: &mut Net) {
 }
 
 /// A proposes, its first flight travelling as it does: the first datagram in the proposal, the rest on its heels.
-fn propose(net: &mut Net) {
+pub fn propose(net: &mut Net) {
     propose_as(net, BARE);
 }
 
