@@ -197,6 +197,10 @@ pub struct Counters {
     pub unproposed: u64,
     /// Packets of its own for which there was no room
     pub responses_overflow: u64,
+    /// Chunks of SCTP beyond what is kept of a session's
+    pub sctp_overflow: u64,
+    /// Those that no honest remote sends, or that were of no use any more, or yet
+    pub sctp_ignored: u64,
 }
 
 pub struct Core {
@@ -1181,9 +1185,13 @@ impl Core {
         };
         let mut is_taken = false;
         for id in flow.dtls.clone() {
-            if let Some((AnySession::Dtls(session), _)) = self.sessions.get_mut(&id)
-                && session.handle_datagram(now, origin.local, data, &mut self.events, full)
-            {
+            let Some((AnySession::Dtls(session), _)) = self.sessions.get_mut(&id) else {
+                continue;
+            };
+            if session.handle_datagram(now, origin.local, data, &mut self.events, full) {
+                let left_out = session.take_left_out();
+                self.counters.sctp_overflow += left_out.overflow;
+                self.counters.sctp_ignored += left_out.ignored;
                 is_taken = true;
                 self.touch(id);
             }

@@ -27,7 +27,7 @@ use sctp_proto::{AssociationError, Event, StreamEvent};
 pub use self::identity::{DtlsIdentity, DtlsSettings};
 pub use self::record::{client_random, is_record};
 
-use self::association::{Association, Signal};
+use self::association::{Association, LeftOut, Signal};
 use self::flight::Flight;
 use self::message::{Flag, MAX_PAYLOAD, Message};
 use self::outbox::Outbox;
@@ -477,6 +477,19 @@ impl DtlsSession {
                 true
             }
         }
+    }
+
+    /// Application data, as the test wants it.
+    #[cfg(test)]
+    pub fn say(&mut self, data: &[u8]) {
+        self.send(data);
+        self.take_packets();
+    }
+
+    /// What SCTP was not given since this was last asked.
+    pub fn take_left_out(&mut self) -> LeftOut {
+        let association = self.association.as_mut();
+        association.map_or_else(LeftOut::default, |it| std::mem::take(&mut it.left_out))
     }
 
     fn tell_time(&mut self, now: Instant) -> Result<(), dimpl::Error> {

@@ -84,6 +84,8 @@ pub struct Stats {
     pub validated: AtomicU64,
     pub unproposed: AtomicU64,
     pub responses_overflow: AtomicU64,
+    pub sctp_overflow: AtomicU64,
+    pub sctp_ignored: AtomicU64,
     pub displaced: AtomicU64,
     pub shielded_proposals: AtomicU64,
     pub welcomed: AtomicU64,
@@ -558,6 +560,10 @@ impl Stats {
             .store(counters.unproposed, Ordering::Relaxed);
         self.responses_overflow
             .store(counters.responses_overflow, Ordering::Relaxed);
+        self.sctp_overflow
+            .store(counters.sctp_overflow, Ordering::Relaxed);
+        self.sctp_ignored
+            .store(counters.sctp_ignored, Ordering::Relaxed);
         self.displaced
             .store(core.displaced_proposals(), Ordering::Relaxed);
         self.shielded_proposals

@@ -145,6 +145,16 @@ export interface NativeStats {
   responsesOverflow: number
 
   /**
+   * Chunks of SCTP beyond what is kept of a session's
+   */
+  sctpOverflow: number
+
+  /**
+   * Chunks of SCTP that no honest remote sends, or that were of no use any more, or yet
+   */
+  sctpIgnored: number
+
+  /**
    * Proposals that the shield forgot to make room for others
    */
   displaced: number

@@ -1572,6 +1572,22 @@ fn goodbyes_do_not_go_on_answering_each_other(mut net: Net) {
 }
 
 #[test]
+fn what_sctp_was_not_given_of_a_session_is_counted_when_that_is_over_too() {
+    let mut net = Net::of(Scheme::Dtls);
+    net.secure();
+    let Some((AnySession::Dtls(session), _)) = net.a.core.sessions.get_mut(&1) else {
+        panic!("it is of DTLS");
+    };
+    let of_wrong_checksum = [0x13, 0x88, 0x13, 0x88, 0, 0, 0, 0, 0, 0, 0, 0];
+    session.say(&of_wrong_checksum);
+    net.a.core.touch(1);
+    net.a.close(net.now, 1, 0, true);
+    net.run(Duration::from_secs(60));
+    assert!(net.b.core.sessions.is_empty());
+    assert_eq!(net.b.core.counters.sctp_ignored, 1);
+}
+
+#[test]
 fn a_goodbye_of_dtls_that_was_lost_is_said_again_to_who_still_sends() {
     let mut net = Net::of(Scheme::Dtls);
     net.secure();

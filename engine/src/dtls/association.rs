@@ -87,6 +87,15 @@ pub enum Signal {
     Aborted(u32),
 }
 
+/// Chunks of the remote's that the library did not get, though nobody was told.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// There was no room for them.
+    pub overflow: u64,
+    /// Nobody who keeps to the protocol sends them, or they were of no use any more, or yet.
+    pub ignored: u64,
+}
+
 pub struct Association {
     pub(super) endpoint: Endpoint,
     remote: SocketAddr,
@@ -120,6 +129,7 @@ pub struct Association {
     is_overdue: bool,
     suspects_path: bool,
     is_broken: bool,
+    pub left_out: LeftOut,
     /// The sizes of the packets that the library got.
     #[cfg(test)]
     pub given: Vec<usize>,
@@ -173,6 +183,7 @@ impl Association {
             is_overdue: false,
             suspects_path: false,
             is_broken: false,
+            left_out: LeftOut::default(),
             #[cfg(test)]
             given: Vec::new(),
         }
@@ -204,6 +215,7 @@ impl Association {
     fn hear_packet(&mut self, now: Instant, packet: &[u8], is_reading: bool) -> Option<Signal> {
         let header = packet.get(..COMMON_HEADER)?;
         if !has_right_checksum(packet) {
+            self.left_out.ignored += 1;
             return None;
         }
         let mut heard = None;
@@ -233,7 +245,12 @@ impl Association {
             }
             let is_wanted = self.is_wanted(kind, value)
                 && !(kind == SACK && std::mem::replace(&mut has_acknowledged, true));
-            heard = self.look_at(kind, value, is_wanted).or(heard);
+            let signal = self.look_at(kind, value, is_wanted);
+            // Answers to heartbeats are not for the library.
+            if !is_wanted && signal.is_none() {
+                self.leave_out(kind);
+            }
+            heard = signal.or(heard);
             if !is_wanted {
                 continue;
             }
@@ -268,10 +285,13 @@ impl Association {
             number: u32_at(value, 0),
             bytes: value.len() - DATA_VALUE,
         };
-        Ok(self.is_established()
+        let is_of_use = self.is_established()
             && !self.is_shut_down
-            && !self.endings.have_ended(stream, piece.number)
-            && self.backlog.arrive(piece, is_reading))
+            && !self.endings.have_ended(stream, piece.number);
+        let is_taken = is_of_use && self.backlog.arrive(piece, is_reading);
+        self.left_out.ignored += u64::from(!is_of_use);
+        self.left_out.overflow += u64::from(is_of_use && !is_taken);
+        Ok(is_taken)
     }
 
     /// Let the library have the chunks of a packet, if there are any; the header is left.
@@ -319,6 +339,14 @@ impl Association {
                 SHUTDOWN | SHUTDOWN_ACK | SHUTDOWN_COMPLETE => self.is_established(),
                 _ => true,
             }
+    }
+
+    fn leave_out(&mut self, kind: u8) {
+        if kind == RECONFIG && self.endings.is_full() {
+            self.left_out.overflow += 1;
+        } else {
+            self.left_out.ignored += 1;
+        }
     }
 
     /// Whether what has come should be read before more does.

@@ -541,13 +541,18 @@ fn end_stream(peer: &mut Peer, request: u32) {
 }
 
 fn end_stream_of(peer: &mut Peer, request: u32, stream: u16) {
-    // An outgoing reset of this stream (RFC 6525, section 4.1).
+    let request = reset_of(FIRST_TSN + request, peer.next - 1, stream);
+    peer.chunk(RECONFIG, 0, &request);
+}
+
+/// An outgoing reset of this stream (RFC 6525, section 4.1).
+fn reset_of(number: u32, last: u32, stream: u16) -> Vec<u8> {
     let mut value = vec![0, 13, 0, 18];
-    value.extend((FIRST_TSN + request).to_be_bytes());
+    value.extend(number.to_be_bytes());
     value.extend([0; 4]);
-    value.extend((peer.next - 1).to_be_bytes());
+    value.extend(last.to_be_bytes());
     value.extend(stream.to_be_bytes());
-    peer.chunk(RECONFIG, 0, &value);
+    value
 }
 
 /// Agree to whatever the victim has asked to end. Returns the streams.
@@ -643,6 +648,7 @@ fn what_comes_on_a_stream_before_its_end_is_answered_is_as_good_as_lost() {
         peer.write(0, b"anew");
         assert_eq!(peer.victim.count(Kind::StreamData), 1);
     }
+    assert_eq!(peer.victim.session.take_left_out().ignored, 2);
 
     peer.next = missing;
     peer.messages.insert(0, 1);
@@ -793,6 +799,7 @@ fn of_two_acknowledgements_in_a_packet_the_first_counts() {
     };
     peer.packet(tag, &[sack(last.wrapping_sub(1)), sack(last)].concat());
     assert_ne!(unacknowledged(&mut peer), 0);
+    assert_eq!(peer.victim.session.take_left_out().ignored, 1);
     acknowledge(&mut peer, last);
     assert_eq!(unacknowledged(&mut peer), 0);
 }
@@ -861,6 +868,56 @@ fn small_pieces_are_not_kept_in_large_packets() {
 }
 
 #[test]
+fn what_finds_no_room_is_counted() {
+    let mut peer = Peer::associated();
+    peer.next += 1;
+    peer.messages.insert(0, 1);
+    // The last that is taken may be over it.
+    let taken = settings().receive_window / 1000 + 1;
+    for _ in 0..taken + 9 {
+        peer.fragment(0, WHOLE, &[1; 1000]);
+    }
+    let left_out = LeftOut {
+        overflow: 9,
+        ignored: 0,
+    };
+    assert_eq!(peer.victim.session.take_left_out(), left_out);
+}
+
+#[test]
+fn requests_to_end_streams_that_find_no_room_are_counted() {
+    let mut peer = Peer::associated();
+    let requests = (0..70).map(|request| chunk(RECONFIG, 0, &reset_of(FIRST_TSN + request, 0, 0)));
+    let requests: Vec<u8> = requests.flatten().collect();
+    peer.packet(peer.tag, &requests);
+    assert_eq!(peer.victim.session.take_left_out().overflow, 6);
+}
+
+#[test]
+fn what_is_of_no_use_is_counted() {
+    let overlapping = [&[0; 8][..], &[0, 2, 0, 0], &[0, 2, 0, 9, 0, 2, 0, 9]].concat();
+    let mut init = (MY_TAG + 1).to_be_bytes().to_vec();
+    init.extend([0; 12]);
+    for (kind, value) in [
+        (INIT, init.clone()),
+        (INIT_ACK, init),
+        (SACK, overlapping),
+        (HEARTBEAT_ACK, vec![]),
+        (RECONFIG, vec![0, 13, 0, 4]),
+        (FORWARD_TSN, FIRST_TSN.to_be_bytes().to_vec()),
+        (64, vec![]),
+    ] {
+        let mut peer = Peer::associated();
+        peer.chunk(kind, 0, &value);
+        let left_out = LeftOut {
+            overflow: 0,
+            ignored: 1,
+        };
+        assert_eq!(peer.victim.session.take_left_out(), left_out, "{kind}");
+    }
+}
+
+#[test]
 fn a_packet_with_a_wrong_checksum_is_not_heard() {
     let mut peer = Peer::associated();
     let value = [1, 0, 0, 8, 1, 2, 3, 4];
@@ -871,6 +928,7 @@ fn a_packet_with_a_wrong_checksum_is_not_heard() {
     peer.heard.clear();
     peer.say(&packet);
     assert_eq!(peer.heard, []);
+    assert_eq!(peer.victim.session.take_left_out().ignored, 1);
     assert!(peer.is_intact());
 }
 

@@ -107,6 +107,7 @@ impl Network {
     /// All numbers that were ever used are free again, and nothing is left of them.
     fn check(&mut self) {
         for end in self.ends() {
+            assert_eq!(end.session.take_left_out(), LeftOut::default());
             let session = &end.session;
             assert!(session.streams.is_empty(), "{:?}", session.streams.keys());
             assert!(session.abandoned.is_empty(), "{:?}", session.abandoned);
