@@ -16,7 +16,7 @@ use sctp_proto::{
 };
 
 use super::backlog::{Backlog, Piece, is_behind};
-use super::endings::{Endings, MAX_RESETS, Request};
+use super::endings::{DENIED, Endings, MAX_RESETS, PERFORMED, Request};
 
 /// RFC 8261, section 4.4: both ports, and the first byte of every packet.
 const PORT: u16 = 5000;
@@ -43,10 +43,17 @@ const COOKIE_ECHO: u8 = 10;
 const COOKIE_ACK: u8 = 11;
 const RECONFIG: u8 = 130;
 
-/// Parameters (RFC 9260, section 3.3.5; RFC 6525, sections 4.1 and 4.4).
+/// Parameters (RFC 9260, section 3.3.5; RFC 6525, section 4).
 const HEARTBEAT_INFO: u16 = 1;
 const OUTGOING_RESET: u16 = 13;
+const INCOMING_RESET: u16 = 14;
+const TSN_RESET: u16 = 15;
 const RECONFIG_RESPONSE: u16 = 16;
+const ADD_OUTGOING: u16 = 17;
+const ADD_INCOMING: u16 = 18;
+
+/// There are 65,535 streams at most (RFC 9260, section 3.3.2), so none has this number.
+const NO_STREAM: u16 = u16::MAX;
 
 /// RFC 9260, section 3.3.10.12.
 const USER_INITIATED_ABORT: u16 = 12;
@@ -122,6 +129,10 @@ pub struct Association {
     receive_window: u32,
     pub(super) backlog: Backlog,
     endings: Endings,
+    /// The numbers of the requests in the last chunk of those that are denied.
+    denied: Vec<u32>,
+    /// The number of this side's last request.
+    last_request: u32,
     /// Streams that this side ends, those that it has asked for, and those that wait for them.
     resetting: HashSet<u16>,
     to_reset: VecDeque<u16>,
@@ -178,6 +189,8 @@ impl Association {
             receive_window,
             backlog: Backlog::new(receive_window as usize),
             endings: Endings::default(),
+            denied: Vec::new(),
+            last_request: 0,
             resetting: HashSet::new(),
             to_reset: VecDeque::new(),
             is_overdue: false,
@@ -222,6 +235,7 @@ impl Association {
         let mut part = BytesMut::from(header);
         let mut sharing = 0;
         let mut has_acknowledged = false;
+        let mut has_denied = false;
         for (kind, flags, value) in raw_chunks(packet) {
             if kind == DATA {
                 match self.takes_data(value, is_reading) {
@@ -243,8 +257,13 @@ impl Association {
                 sharing = if may_share { sharing + 1 } else { MAX_SHARING };
                 continue;
             }
-            let is_wanted = self.is_wanted(kind, value)
-                && !(kind == SACK && std::mem::replace(&mut has_acknowledged, true));
+            // Of these the first of a packet counts.
+            let is_another = match kind {
+                SACK => std::mem::replace(&mut has_acknowledged, true),
+                RECONFIG if is_denied(value) => std::mem::replace(&mut has_denied, true),
+                _ => false,
+            };
+            let is_wanted = !is_another && self.is_wanted(kind, value);
             let signal = self.look_at(kind, value, is_wanted);
             // Answers to heartbeats are not for the library.
             if !is_wanted && signal.is_none() {
@@ -260,6 +279,10 @@ impl Association {
             if sharing > 0 {
                 self.give_part(now, &mut part);
                 sharing = 0;
+            }
+            if kind == RECONFIG && is_denied(value) {
+                self.put_denied(&mut part, value);
+                continue;
             }
             put_chunk(&mut part, kind, flags, value);
             // What comes behind it may be of use from then on.
@@ -436,7 +459,7 @@ impl Association {
             is_repeated |= self.count_sent(packet);
             self.count_acknowledged(packet);
             self.note_answers(packet);
-            self.take_back_answer(packet);
+            self.correct_answers(packet);
         }
         // Nothing was acknowledged: the path may carry smaller packets only (RFC 8899, section 4.3).
         if std::mem::take(&mut self.is_overdue) && is_repeated && self.packet_size > self.base_size
@@ -729,10 +752,37 @@ impl Association {
         }
     }
 
+    /// Give the library requests that it does not know as ones to end a stream that there is not: it has to count them, so that it knows the
+    /// next one (RFC 6525, section 5.2.1). Its answers become denials on their way. Each has a chunk of its own: it takes no two of a kind in one.
+    fn put_denied(&mut self, part: &mut BytesMut, value: &[u8]) {
+        self.denied.clear();
+        for (kind, request) in parameters(value) {
+            let mut parameter = BytesMut::new();
+            if is_known(kind) {
+                parameter.put_u16(kind);
+                parameter.put_u16((CHUNK_HEADER + request.len()) as u16);
+                parameter.put_slice(request);
+            } else {
+                self.denied.push(u32_at(request, 0));
+                parameter.put_u16(OUTGOING_RESET);
+                parameter.put_u16(18);
+                parameter.put_slice(&request[..4]);
+                // It must not be taken for the answer to a request of ours.
+                parameter.put_u32(self.last_request.wrapping_sub(1));
+                parameter.put_u32(self.backlog.acknowledged());
+                parameter.put_u16(NO_STREAM);
+            }
+            put_chunk(part, RECONFIG, 0, &parameter);
+        }
+    }
+
     /// The remote is told what became of its requests to end streams.
     fn note_answers(&mut self, packet: &[u8]) {
         let reconfigs = chunks(packet).filter(|(kind, _)| *kind == RECONFIG);
         for (kind, answer) in reconfigs.flat_map(|(_, value)| parameters(value)) {
+            if kind == OUTGOING_RESET && answer.len() >= 4 {
+                self.last_request = u32_at(answer, 0);
+            }
             if kind == RECONFIG_RESPONSE && answer.len() >= 8 {
                 let over = self.endings.answer(u32_at(answer, 0), u32_at(answer, 4));
                 over.into_iter().for_each(|id| self.discard(id));
@@ -741,21 +791,27 @@ impl Association {
     }
 
     /// A request of ours to end streams has the number of the remote's last, and is an answer to that (RFC 6525, section 4.1). The library
-    /// says so even while that waits for something, and the remote would not repeat it any more: the number before is meant.
-    fn take_back_answer(&self, packet: &mut Bytes) {
-        const RESPONSE: usize = CHUNK_HEADER + 8;
+    /// says so even while that waits for something, and the remote would not repeat it any more: the number before is meant. And what it takes
+    /// for performed may be denied, see [`Self::put_denied`].
+    fn correct_answers(&self, packet: &mut Bytes) {
         let mut at = COMMON_HEADER;
         let mut corrected = None;
         for (kind, value) in chunks(packet) {
-            let number = value.get(8..12).map(|it| u32_at(it, 0));
-            if kind == RECONFIG
-                && value.starts_with(&OUTGOING_RESET.to_be_bytes())
-                && let Some(number) = number
-                && self.endings.await_answer(number)
-            {
-                let copy = corrected.get_or_insert_with(|| BytesMut::from(&packet[..]));
-                let response = at + RESPONSE..at + RESPONSE + 4;
-                copy[response].copy_from_slice(&number.wrapping_sub(1).to_be_bytes());
+            if kind == RECONFIG && value.len() >= 12 {
+                // Of requests and answers alike.
+                let (first, second) = (u32_at(value, 4), u32_at(value, 8));
+                let meant = match u16_at(value, 0) as u16 {
+                    OUTGOING_RESET if self.endings.await_answer(second) => second.wrapping_sub(1),
+                    RECONFIG_RESPONSE if second == PERFORMED && self.denied.contains(&first) => {
+                        DENIED
+                    }
+                    _ => second,
+                };
+                if meant != second {
+                    let copy = corrected.get_or_insert_with(|| BytesMut::from(&packet[..]));
+                    let field = at + CHUNK_HEADER + 8..at + CHUNK_HEADER + 12;
+                    copy[field].copy_from_slice(&meant.to_be_bytes());
+                }
             }
             at += (CHUNK_HEADER + value.len()).next_multiple_of(4);
         }
@@ -899,6 +955,7 @@ fn is_read_whole(kind: u8, value: &[u8]) -> bool {
                 && parameters.iter().all(|(kind, it)| match *kind {
                     OUTGOING_RESET => it.len() >= 12 && it.len().is_multiple_of(2),
                     RECONFIG_RESPONSE => it.len() == 8,
+                    INCOMING_RESET | TSN_RESET | ADD_OUTGOING | ADD_INCOMING => it.len() >= 4,
                     _ => false,
                 })
         }
@@ -906,6 +963,15 @@ fn is_read_whole(kind: u8, value: &[u8]) -> bool {
         COOKIE_ACK | SHUTDOWN_ACK | SHUTDOWN_COMPLETE => value.is_empty(),
         _ => false,
     }
+}
+
+/// Whether there is a request in a RE-CONFIG that this side denies: all but Outgoing SSN Resets.
+fn is_denied(value: &[u8]) -> bool {
+    parameters(value).iter().any(|(kind, _)| !is_known(*kind))
+}
+
+fn is_known(reconfiguration: u16) -> bool {
+    matches!(reconfiguration, OUTGOING_RESET | RECONFIG_RESPONSE)
 }
 
 /// Whether each gap of an acknowledgement is behind the one before (RFC 9260, section 3.3.4): `sctp-proto` looks at all that was sent for each.
@@ -1096,6 +1162,7 @@ mod tests {
             (RECONFIG, response.to_vec()),
             (RECONFIG, [response, reset].concat()),
             (RECONFIG, [reset, &[0, 0], response].concat()),
+            (RECONFIG, vec![0, 15, 0, 8, 0, 0, 0, 1]),
             (SHUTDOWN, vec![0; 4]),
             (COOKIE_ACK, vec![]),
         ] {
@@ -1112,7 +1179,7 @@ mod tests {
         ));
         assert!(!is_read_whole(
             RECONFIG,
-            &[0, 17, 0, 12, 0, 0, 0, 1, 0, 0, 0, 1]
+            &[0, 19, 0, 12, 0, 0, 0, 1, 0, 0, 0, 1]
         ));
         assert!(!is_read_whole(RECONFIG, &[response; 3].concat()));
         assert!(!is_read_whole(HEARTBEAT, &[0, 1, 0, 4, 0, 1, 0, 4]));

@@ -87,6 +87,11 @@ impl Backlog {
         }
     }
 
+    /// Up to which number the remote was told that all have come.
+    pub fn acknowledged(&self) -> u32 {
+        self.cumulative.unwrap_or_default() as u32
+    }
+
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.unread == 0 && self.beyond.is_empty()

@@ -14,7 +14,8 @@ const MAX_ENDINGS: usize = 64;
 
 /// Results (RFC 6525, section 4.4); in progress is what waits for what was sent before.
 const NOTHING_TO_DO: u32 = 0;
-const PERFORMED: u32 = 1;
+pub const PERFORMED: u32 = 1;
+pub const DENIED: u32 = 2;
 const IN_PROGRESS: u32 = 6;
 
 /// What a request says.

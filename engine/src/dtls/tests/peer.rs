@@ -634,6 +634,122 @@ fn what_is_written_before_the_peer_agrees_to_the_end_of_the_stream_before_is_sen
     assert!(peer.is_intact());
 }
 
+/// Requests of RFC 6525 (sections 4.2, 4.3, 4.5, 4.6) that data channels have no use for.
+const INCOMING_RESET: u8 = 14;
+const TSN_RESET: u8 = 15;
+const ADD_OUTGOING: u8 = 17;
+const ADD_INCOMING: u8 = 18;
+
+fn other_request(kind: u8, request: u32) -> Vec<u8> {
+    let more: &[u8] = match kind {
+        INCOMING_RESET => &[0, 0, 0, 2],
+        ADD_OUTGOING | ADD_INCOMING => &[0, 16, 0, 0],
+        _ => &[],
+    };
+    let number = (FIRST_TSN + request).to_be_bytes();
+    [&[0, kind, 0, 8 + more.len() as u8], &number[..], more].concat()
+}
+
+/// The victim's answers to requests since it was last asked: which, and results (RFC 6525, section 4.4).
+fn answers(peer: &mut Peer) -> Vec<(u32, u8)> {
+    let heard = std::mem::take(&mut peer.heard).into_iter();
+    let answers =
+        heard.filter(|(kind, value)| *kind == RECONFIG && value.starts_with(&[0, 16, 0, 12]));
+    answers
+        .map(|(_, value)| {
+            let number = u32::from_be_bytes(value[4..8].try_into().unwrap());
+            (number - FIRST_TSN, value[11])
+        })
+        .collect()
+}
+
+const PERFORMED: u8 = 1;
+const DENIED: u8 = 2;
+const ALREADY_IN_PROGRESS: u8 = 4;
+const BAD_NUMBER: u8 = 5;
+
+#[test]
+fn a_request_for_anything_but_the_end_of_streams_is_denied_and_the_next_one_is_heard() {
+    for kind in [INCOMING_RESET, TSN_RESET, ADD_OUTGOING, ADD_INCOMING] {
+        let mut peer = Peer::associated();
+        peer.write(0, b"hello");
+        for _ in 0..2 {
+            peer.chunk(RECONFIG, 0, &other_request(kind, 0));
+            assert_eq!(answers(&mut peer), [(0, DENIED)]);
+        }
+        end_stream(&mut peer, 1);
+        assert_eq!(answers(&mut peer), [(1, PERFORMED)]);
+        assert!(peer.is_intact());
+    }
+}
+
+#[test]
+fn two_requests_in_a_chunk_are_denied_both() {
+    let mut peer = Peer::associated();
+    let both = [
+        other_request(ADD_OUTGOING, 0),
+        other_request(ADD_INCOMING, 1),
+    ];
+    for _ in 0..2 {
+        peer.chunk(RECONFIG, 0, &both.concat());
+        assert_eq!(answers(&mut peer), [(0, DENIED), (1, DENIED)]);
+    }
+}
+
+#[test]
+fn the_end_of_a_stream_is_performed_beside_a_request_that_is_denied() {
+    let mut peer = Peer::associated();
+    peer.write(0, b"hello");
+    let mut both = reset_of(FIRST_TSN, peer.next - 1, 0);
+    both.extend([0, 0]);
+    both.extend(other_request(INCOMING_RESET, 1));
+    peer.chunk(RECONFIG, 0, &both);
+    assert_eq!(answers(&mut peer), [(0, PERFORMED), (1, DENIED)]);
+}
+
+#[test]
+fn a_request_that_is_not_the_next_one_is_wrong_before_it_is_denied() {
+    let mut peer = Peer::associated();
+    peer.chunk(RECONFIG, 0, &other_request(ADD_OUTGOING, 7));
+    assert_eq!(answers(&mut peer), [(7, BAD_NUMBER)]);
+
+    // A message is missing, until which the end of its stream waits.
+    peer.next += 1;
+    end_stream(&mut peer, 0);
+    answers(&mut peer);
+    peer.chunk(RECONFIG, 0, &other_request(ADD_OUTGOING, 1));
+    assert_eq!(answers(&mut peer), [(1, ALREADY_IN_PROGRESS)]);
+}
+
+#[test]
+fn a_request_that_is_denied_answers_none_of_the_victims() {
+    let mut peer = Peer::associated();
+    peer.write(0, b"hello");
+    end_stream(&mut peer, 0);
+    peer.chunk(RECONFIG, 0, &other_request(ADD_OUTGOING, 1));
+    let ends_none = |peer: &Peer| {
+        peer.victim
+            .session
+            .association
+            .as_ref()
+            .unwrap()
+            .ends_none()
+    };
+    assert!(!ends_none(&peer));
+    assert_eq!(agree(&mut peer), [0, 0]);
+    assert!(ends_none(&peer));
+}
+
+#[test]
+fn of_requests_that_are_denied_one_of_a_packet_is_answered_and_the_others_are_counted() {
+    let mut peer = Peer::associated();
+    let requests = (0..50).map(|it| chunk(RECONFIG, 0, &other_request(TSN_RESET, it)));
+    let requests: Vec<u8> = requests.flatten().collect();
+    peer.packet(peer.tag, &requests);
+    assert_eq!(answers(&mut peer), [(0, DENIED)]);
+    assert_eq!(peer.victim.session.take_left_out().ignored, 49);
+}
+
 #[test]
 fn what_comes_on_a_stream_before_its_end_is_answered_is_as_good_as_lost() {
     let mut peer = Peer::associated();
