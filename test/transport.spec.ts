@@ -762,6 +762,16 @@ describeSchemes('transport', ({ create, createNode, protocol, endsAnytime }) => 
         stranger.close()
       }
     })
+
+    it('count nothing that SCTP was not given between honest nodes', async () => {
+      const recorded = recordMetrics()
+      const bob = await createNode({ metrics: recorded.metrics })
+      const alice = await createNode()
+      await handleEcho(bob)
+      await expectEcho(await alice.dial(bob.getMultiaddrs()))
+
+      expect(recorded.calculated('libp2p_psec_open_ports_counters')).to.include({ sctpOverflow: 0, sctpIgnored: 0 })
+    })
   })
 
   it('is named, and knows its address code', async () => {
