@@ -1,7 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { fetch } from '@libp2p/fetch'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify } from '@libp2p/identify'
+import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { ping } from '@libp2p/ping'
 import { expect } from 'aegir/chai'
 import { pipe } from 'it-pipe'
@@ -10,6 +12,7 @@ import { eventually } from './fixtures/eventually.ts'
 import { stopNodes } from './fixtures/nodes.ts'
 import { describeSchemes } from './fixtures/schemes.ts'
 import type { Libp2p } from '@libp2p/interface'
+import type { KadDHT } from '@libp2p/kad-dht'
 
 /**
  * The one UDP port that a node has
@@ -21,8 +24,35 @@ function portOf (node: Libp2p): number {
   return [...ports][0]
 }
 
+/**
+ * How many peers a node would ask about anything in the DHT
+ */
+function knownPeers (node: Libp2p<any>): number {
+  return node.services.dht.routingTable.size
+}
+
 describeSchemes('js-libp2p over PSEC', ({ createNode, protocol }) => {
   afterEach(stopNodes)
+
+  /**
+   * With a DHT of loopback addresses, in which anything may be stored as `/test/…`
+   */
+  async function createDHTNode (): Promise<Libp2p<{ dht: KadDHT }>> {
+    return createNode({
+      services: {
+        identify: identify(),
+        ping: ping(),
+        dht: kadDHT({
+          protocol: '/test/kad/1.0.0',
+          clientMode: false,
+          peerInfoMapper: passthroughMapper,
+          allowQueryWithZeroPeers: true,
+          validators: { test: async () => {} },
+          selectors: { test: () => 0 }
+        })
+      }
+    })
+  }
 
   it('identifies', async () => {
     const bob = await createNode({ services: { identify: identify(), ping: ping() } })
@@ -136,6 +166,41 @@ describeSchemes('js-libp2p over PSEC', ({ createNode, protocol }) => {
     await eventually(() => heard.length > 0)
 
     expect(heard).to.deep.equal(['it works'])
+  })
+
+  it('finds a peer in the DHT, at an address that others can dial', async () => {
+    const [alice, bob, carol] = [await createDHTNode(), await createDHTNode(), await createDHTNode()]
+    await alice.dial(bob.getMultiaddrs())
+    await carol.dial(bob.getMultiaddrs())
+    await eventually(() => knownPeers(alice) === 1 && knownPeers(bob) === 2)
+
+    const found = await alice.peerRouting.findPeer(carol.peerId)
+    const connection = await alice.dial(found.multiaddrs)
+
+    expect(found.multiaddrs.map(ma => `${ma}/p2p/${carol.peerId}`)).to.deep.equal(carol.getMultiaddrs().map(String))
+    expect(connection.remotePeer.equals(carol.peerId)).to.equal(true)
+  })
+
+  it('gets a value from the DHT that was put before it came', async () => {
+    const [alice, bob, carol] = [await createDHTNode(), await createDHTNode(), await createDHTNode()]
+    const key = new TextEncoder().encode('/test/news')
+    await alice.dial(bob.getMultiaddrs())
+    await eventually(() => knownPeers(alice) === 1)
+    await alice.contentRouting.put(key, new TextEncoder().encode('it works'))
+    await carol.dial(bob.getMultiaddrs())
+    await eventually(() => knownPeers(carol) === 1)
+
+    expect(new TextDecoder().decode(await carol.contentRouting.get(key))).to.equal('it works')
+  })
+
+  it('fetches a value by its key', async () => {
+    const bob = await createNode({ services: { fetch: fetch() } })
+    const alice = await createNode({ services: { fetch: fetch() } })
+    bob.services.fetch.registerLookupFunction('/shout/', async (key) => new TextEncoder().encode(new TextDecoder().decode(key).toUpperCase()))
+    await alice.dial(bob.getMultiaddrs())
+
+    expect(new TextDecoder().decode(await alice.services.fetch.fetch(bob.peerId, '/shout/hello'))).to.equal('/SHOUT/HELLO')
+    expect(await alice.services.fetch.fetch(bob.peerId, '/whisper/hello').catch(err => err.name)).to.equal('ProtocolError')
   })
 
   it('has three nodes listen, dial and be reached at one port each', async () => {
