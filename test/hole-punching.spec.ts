@@ -1,6 +1,6 @@
 /**
- * Two peers behind NATs, that meet by a relay and get through to each other by js-libp2p's hole punching (libp2p's DCUtR
- * specification)
+ * Two peers behind NATs, that are told by one in public where they are seen, meet by a relay and get through to each other by
+ * js-libp2p's hole punching (libp2p's DCUtR specification)
  */
 import { noise } from '@chainsafe/libp2p-noise'
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
@@ -11,7 +11,7 @@ import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { expect } from 'aegir/chai'
 import { pEvent } from 'p-event'
-import { datagrams, MemoryNetwork, negotiation, psec } from '../src/index.ts'
+import { datagrams, MemoryNetwork, negotiation, PSEC, psec } from '../src/index.ts'
 import { expectEcho, handleEcho } from './fixtures/echo.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { createNode, stopNodes } from './fixtures/nodes.ts'
@@ -26,11 +26,14 @@ const DATAGRAMS = '/test/datagrams/1.0.0'
 const ALICE = '5.0.0.2'
 const BOB = '5.0.0.3'
 
+/** In public */
+const CAROL = '5.0.0.4'
+
 /** How long a peer tries to get through alone before it asks the other one to dial, too: 5 s by default */
 const DCUTR_TIMEOUT = 500
 
 /**
- * Each host is behind a NAT that lets in only what comes from where the host has sent something to
+ * Each host but Carol's is behind a NAT that lets in only what comes from where the host has sent something to
  */
 function createNats (): MemoryNetwork {
   const openings = new Set<string>()
@@ -40,7 +43,7 @@ function createNats (): MemoryNetwork {
     onSend (_, from, to) {
       openings.add(`${from.host}:${from.port} ${to.host}:${to.port}`)
 
-      return openings.has(`${to.host}:${to.port} ${from.host}:${from.port}`)
+      return to.host === CAROL || openings.has(`${to.host}:${to.port} ${from.host}:${from.port}`)
     }
   })
 }
@@ -76,24 +79,45 @@ describeSchemes('hole punching', (scheme) => {
   let bob: Libp2p<{ datagrams: Datagrams }>
   let bobByRelay: Multiaddr
 
-  async function createPeer (host: string, relay: Multiaddr): Promise<Libp2p<{ datagrams: Datagrams }>> {
-    return createNode({
+  async function createPublicPeer (): Promise<Multiaddr> {
+    const { peerId } = await createNode({
+      listen: [`/ip4/${CAROL}/udp/4001/psec`],
+      transports: [psec({ schemes: [scheme.create()], endpoints: network })],
+      services: { identify: identify() }
+    })
+
+    return multiaddr(`/ip4/${CAROL}/udp/4001/p2p/${peerId}`)
+  }
+
+  async function createPeer (host: string, relay: Multiaddr, publicPeer: Multiaddr): Promise<Libp2p<{ datagrams: Datagrams }>> {
+    const observed = new Set<string>()
+    const peer = await createNode({
       ...secured,
       addresses: {
         listen: [`/ip4/${host}/udp/4001/psec`, `${relay}/p2p-circuit`],
-        appendAnnounce: [`/ip4/${host}/udp/4001/psec`]
+        announceFilter: addresses => [...addresses, ...[...observed].map(ma => multiaddr(ma))]
       },
       transports: [psec({ schemes: [scheme.create()], endpoints: network }), tcp(), circuitRelayTransport()],
       services: { identify: identify(), dcutr: dcutr({ timeout: DCUTR_TIMEOUT }), datagrams: datagrams() }
     })
+    peer.addEventListener('peer:identify', ({ detail: { observedAddr } }) => {
+      if (observedAddr != null && PSEC.exactMatch(observedAddr)) {
+        observed.add(observedAddr.toString())
+      }
+    })
+    await peer.dial(publicPeer)
+    await eventually(() => observed.size > 0)
+
+    return peer
   }
 
   beforeEach(async () => {
     network = createNats()
     const relay = await createRelay()
     const [address] = relay.getMultiaddrs()
-    alice = await createPeer(ALICE, address)
-    bob = await createPeer(BOB, address)
+    const publicPeer = await createPublicPeer()
+    alice = await createPeer(ALICE, address, publicPeer)
+    bob = await createPeer(BOB, address, publicPeer)
     bobByRelay = multiaddr(`${address}/p2p-circuit/p2p/${bob.peerId}`)
   })
 

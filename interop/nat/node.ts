@@ -83,7 +83,7 @@ const calls: RelayCalls & PeerCalls = {
       ...secured,
       addresses: {
         listen: [`/ip4/0.0.0.0/udp/${PORT}/psec`, `${relay}/p2p-circuit`],
-        // AutoNAT would find out
+        // a peer in public would say by identify
         appendAnnounce: [`/ip4/${publicAddress}/udp/${PORT}/psec`]
       },
       transports: [psec({ schemes: [SCHEMES[scheme]()] }), tcp(), circuitRelayTransport()],
