@@ -161,6 +161,7 @@ describeSchemes('a remote that proposes afresh', ({ create, createNode, protocol
       const relay = await openRelay(bob)
       const get = (): PacketSocket | undefined => endpoints.endpoints[0].get(relay.outside)
       await dial(await createNode({ privateKey, listen: [] }), relay.address)
+      await eventually(() => get() != null)
       const old = get()
       relay.mute()
       const connection = await dial(await createNode({ privateKey, listen: [] }), relay.address)
