@@ -18,6 +18,7 @@ import type { Libp2pOptions } from 'libp2p'
  */
 const PSEC = {
   'psec, QUIC': { schemes: [quicDatagram()] },
+  'psec, QUIC, classical key exchange': { schemes: [quicDatagram({ postQuantum: false })] },
   'psec, QUIC, no initiation packet': { schemes: [quicDatagram()], initiationPacket: false },
   'psec, QUIC, addresses proved': { schemes: [quicDatagram()], validationThreshold: 0 },
   'psec, QUIC, addresses proved, no initiation packet': { schemes: [quicDatagram()], validationThreshold: 0, initiationPacket: false },

@@ -9,6 +9,7 @@ import type { Contender } from './contenders.ts'
 
 const CONTENDERS: Contender[] = [
   'psec, QUIC',
+  'psec, QUIC, classical key exchange',
   'psec, QUIC, no initiation packet',
   '@chainsafe/libp2p-quic',
   'psec, DTLS',

@@ -2,12 +2,26 @@ import { expect } from 'aegir/chai'
 import { quicDatagram } from '../src/schemes/quic-datagram/index.ts'
 import { udp } from '../src/sockets/udp.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { captureFirstFlight } from './fixtures/first-flight.ts'
 import { SessionProbe } from './fixtures/probes.ts'
 import { createSessionPair } from './fixtures/session-pair.ts'
 import type { SessionPair } from './fixtures/session-pair.ts'
 import type { SecureSession } from '../src/schemes/index.ts'
 import type { QuicDatagramInit } from '../src/schemes/quic-datagram/index.ts'
 import type { UdpInit } from '../src/sockets/udp.ts'
+
+describe('the key exchange of QUIC DATAGRAM', () => {
+  for (const [postQuantum, what] of [[true, 'two datagrams if it is to withstand quantum computers'], [false, 'one datagram if it need not']] as const) {
+    it(`takes a first flight of ${what}`, async () => {
+      expect(await captureFirstFlight({ postQuantum })).to.have.lengthOf(postQuantum ? 2 : 1)
+    })
+  }
+
+  it('is refused with something other than yes or no', () => {
+    expect(() => quicDatagram({ postQuantum: 'no' as any })).to.throw('quicDatagram: postQuantum has to be true or false, not no')
+      .with.property('name', 'InvalidParametersError')
+  })
+})
 
 describe('what a session of QUIC DATAGRAM keeps', () => {
   let pair: SessionPair | undefined

@@ -17,6 +17,7 @@ import { decodeFrame, encodeFrame, looksLikeFrame } from '../src/wire/index.ts'
 import { ECHO, expectEcho } from './fixtures/echo.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { captureFirstFlight } from './fixtures/first-flight.ts'
 import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from './fixtures/nodes.ts'
 import { OpenEndpoints } from './fixtures/open-endpoints.ts'
 import { countEvents, recordMetrics } from './fixtures/record-metrics.ts'
@@ -1009,24 +1010,3 @@ describe('the shield of a UDP port', () => {
     }
   })
 })
-
-/**
- * What an honest initiator sends first
- */
-async function captureFirstFlight (): Promise<Uint8Array[]> {
-  const endpoint = new UdpEndpoint({ host: HOST, port: 0 })
-
-  try {
-    const initiation = quicDatagram().initiate(endpoint.connect({ host: HOST, port: 9 }), {
-      privateKey: await generateKeyPair('Ed25519'),
-      logger: defaultLogger(),
-      maxInitiationPacketSize: 1400
-    })
-    const datagrams = await initiation.firstFlight
-    initiation.cancel()
-
-    return datagrams
-  } finally {
-    await endpoint.close()
-  }
-}

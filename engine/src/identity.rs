@@ -36,6 +36,8 @@ pub struct QuicSettings {
     pub datagram_send_buffer: usize,
     /// How many bytes of one stream may be under way to JavaScript, or wait there.
     pub stream_receive_queue: usize,
+    /// Whether initiators offer X25519MLKEM768.
+    pub post_quantum: bool,
 }
 
 /// Everything a QUIC session is made from, on either side.
@@ -71,7 +73,8 @@ impl QuicIdentity {
         own: OwnCertificate,
         settings: QuicSettings,
     ) -> Result<Self, IdentityError> {
-        Self::with_configurations(crate::tls::configurations(own)?, settings)
+        let tls = crate::tls::configurations(settings.post_quantum, own)?;
+        Self::with_configurations(tls, settings)
     }
 
     pub fn with_configurations(

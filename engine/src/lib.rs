@@ -59,6 +59,7 @@ pub struct QuicOptions {
     pub datagram_receive_buffer: u32,
     pub datagram_send_buffer: u32,
     pub stream_receive_queue: u32,
+    pub post_quantum: bool,
 }
 
 /// Settings of DTLS sessions; times in milliseconds, sizes in bytes.
@@ -97,6 +98,7 @@ impl NativeIdentity {
             datagram_send_buffer: options.datagram_send_buffer as usize,
             // With none, no stream would ever be read.
             stream_receive_queue: options.stream_receive_queue.max(1) as usize,
+            post_quantum: options.post_quantum,
         };
         QuicIdentity::new(&private_key, settings)
             .map(|identity| Self(Identity::Quic(Arc::new(identity))))

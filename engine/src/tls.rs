@@ -19,7 +19,7 @@ use rustls::pki_types::{
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
     PeerIncompatible, ServerConfig, SignatureScheme,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -69,8 +69,9 @@ pub fn own_certificate(keypair: &Keypair) -> Result<OwnCertificate, TlsError> {
     })
 }
 
-/// The certificate lives as long as the configurations do.
-pub fn configurations(own: OwnCertificate) -> Result<Configurations, TlsError> {
+/// The certificate lives as long as the configurations do. Whether initiators offer a key exchange that withstands quantum computers is
+/// for the first argument to say; responders do what is offered.
+pub fn configurations(post_quantum: bool, own: OwnCertificate) -> Result<Configurations, TlsError> {
     let OwnCertificate {
         certificate,
         private_key: key,
@@ -82,9 +83,12 @@ pub fn configurations(own: OwnCertificate) -> Result<Configurations, TlsError> {
         signer,
     )));
     let verifier = Arc::new(Libp2pVerifier::default());
-    let provider = Arc::new(provider());
+    let mut offered = provider();
+    offered
+        .kx_groups
+        .retain(|group| post_quantum || group.name() != NamedGroup::X25519MLKEM768);
 
-    let mut client = ClientConfig::builder_with_provider(provider.clone())
+    let mut client = ClientConfig::builder_with_provider(Arc::new(offered))
         .with_protocol_versions(VERSIONS)?
         .dangerous()
         .with_custom_certificate_verifier(verifier.clone())
@@ -94,7 +98,7 @@ pub fn configurations(own: OwnCertificate) -> Result<Configurations, TlsError> {
     client.resumption = rustls::client::Resumption::disabled();
     client.enable_sni = false;
 
-    let mut server = ServerConfig::builder_with_provider(provider)
+    let mut server = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(VERSIONS)?
         .with_client_cert_verifier(verifier.clone())
         .with_cert_resolver(resolver);

@@ -12,6 +12,7 @@ export interface NativeQuicOptions {
   datagramReceiveBuffer: number
   datagramSendBuffer: number
   streamReceiveQueue: number
+  postQuantum: boolean
 }
 
 export interface NativeDtlsOptions {

@@ -79,6 +79,7 @@ fn create_identity() -> Peerage {
         datagram_receive_buffer: 1 << 14,
         datagram_send_buffer: 1 << 14,
         stream_receive_queue: 512 * 1024,
+        post_quantum: true,
     };
     let key = keypair.to_protobuf_encoding().unwrap();
     Peerage {

@@ -41,6 +41,7 @@ pub fn quic_settings() -> QuicSettings {
         datagram_receive_buffer: 1 << 16,
         datagram_send_buffer: 1 << 16,
         stream_receive_queue: STREAM_QUEUE,
+        post_quantum: true,
     }
 }
 
@@ -476,6 +477,20 @@ fn a_client_of_dtls_whose_hello_is_small_is_asked_for_a_cookie_at_once() {
         net.run(Duration::from_millis(100));
         assert!(net.a.secured_peer().is_some() && net.b.secured_peer().is_some());
     }
+}
+
+#[test]
+fn an_initiator_that_offers_classical_key_exchanges_alone_says_less_and_gets_through() {
+    let mut net = Net::new();
+    let settings = QuicSettings {
+        post_quantum: false,
+        ..quic_settings()
+    };
+    let own = own_certificate(&libp2p_identity::Keypair::generate_ed25519()).unwrap();
+    let identity = QuicIdentity::with_certificate(own, settings).unwrap();
+    net.a.identity = Identity::Quic(Arc::new(identity));
+    net.secure();
+    assert_eq!(net.first_flight.len(), 1);
 }
 
 #[test]

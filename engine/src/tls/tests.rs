@@ -81,8 +81,8 @@ fn refused(credentials: &Credentials) -> bool {
 fn two_honest_peers_get_through() {
     let (alice, bob) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
     let (alice, bobs) = (
-        configurations(own_certificate(&alice).unwrap()).unwrap(),
-        configurations(own_certificate(&bob).unwrap()).unwrap(),
+        configurations(true, own_certificate(&alice).unwrap()).unwrap(),
+        configurations(true, own_certificate(&bob).unwrap()).unwrap(),
     );
     handshake(alice.client, bobs.server).unwrap();
 }

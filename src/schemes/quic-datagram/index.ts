@@ -2,6 +2,7 @@
  * QUIC v1 (RFC 9000, RFC 9001) with datagrams (RFC 9221), secured by the libp2p TLS specification, as the PSEC scheme
  * `/quic-datagram/1.0.0`. The protocol runs in the native engine; this folder is its face.
  */
+import { InvalidParametersError } from '@libp2p/interface'
 import { NativeScheme } from '../native/scheme.ts'
 import { DEFAULT_QUEUES, nativeSettings } from '../native/settings.ts'
 import { QUIC_DATAGRAM } from './protocol.ts'
@@ -50,9 +51,16 @@ export interface QuicDatagramInit extends SessionQueues {
    * How many bytes of datagrams may wait for the congestion controller. Default: 256 KiB.
    */
   datagramSendBuffer?: number
+
+  /**
+   * Whether dials offer X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem), so that what is recorded today stays secret when there are quantum
+   * computers. It takes a second datagram, and some tenths of a millisecond of both sides. Responders accept it in any case.
+   * Default: true.
+   */
+  postQuantum?: boolean
 }
 
-const DEFAULTS: Required<QuicDatagramInit> = {
+const DEFAULTS: Required<Omit<QuicDatagramInit, 'postQuantum'>> = {
   ...DEFAULT_QUEUES,
   idleTimeout: 30_000,
   keepAliveInterval: 10_000,
@@ -73,12 +81,17 @@ const RANGES: Ranges<typeof DEFAULTS> = {
  * engine is missing, its handshakes reject with `EngineUnavailableError`.
  */
 export function quicDatagram (init: QuicDatagramInit = {}): SecurityScheme {
-  const settings = nativeSettings('quicDatagram', init, DEFAULTS, RANGES)
+  const { postQuantum = true, ...numbers } = init
+  const settings = nativeSettings('quicDatagram', numbers, DEFAULTS, RANGES)
+
+  if (typeof postQuantum !== 'boolean') {
+    throw new InvalidParametersError(`quicDatagram: postQuantum has to be true or false, not ${postQuantum}`)
+  }
 
   return new NativeScheme({
     protocol: QUIC_DATAGRAM,
     component: 'quic-datagram',
-    identity: (engine, privateKey) => engine.NativeIdentity.quic(privateKey, settings),
+    identity: (engine, privateKey) => engine.NativeIdentity.quic(privateKey, { ...settings, postQuantum }),
     queues: settings,
     validatesAddresses: true
   })

@@ -128,7 +128,7 @@ fn an_initiator_that_shows_no_certificate_is_refused(net: Net) {
     let own = Credentials::with_extensions(1).own();
     let identity = match net.a.scheme {
         Scheme::Quic => {
-            let mut tls = configurations(own).unwrap();
+            let mut tls = configurations(true, own).unwrap();
             tls.client.client_auth_cert_resolver = Arc::new(NoCertificate);
             let identity = QuicIdentity::with_configurations(tls, quic_settings());
             Identity::Quic(Arc::new(identity.unwrap()))
