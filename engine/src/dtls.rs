@@ -9,6 +9,7 @@ mod crypto;
 mod endings;
 mod flight;
 mod identity;
+mod library;
 mod message;
 mod outbox;
 mod path;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use dimpl::{Dtls, Output, ProtocolVersion};
+use dimpl::{Output, ProtocolVersion};
 use quinn_proto::{Endpoint, Transmit};
 use sctp_proto::{AssociationError, Event, StreamEvent};
 
@@ -29,6 +30,7 @@ pub use self::record::{client_random, is_record};
 
 use self::association::{Association, LeftOut, Signal};
 use self::flight::Flight;
+use self::library::Library;
 use self::message::{Flag, MAX_PAYLOAD, Message};
 use self::outbox::Outbox;
 use self::path::Path;
@@ -232,7 +234,7 @@ pub struct DtlsSession {
     path: Path,
     /// The path's size has changed since the rest was told.
     is_resized: bool,
-    dtls: Dtls,
+    dtls: Library,
     dtls_timeout: Option<Instant>,
     /// When it was last told the time.
     dtls_told_at: Instant,
@@ -320,7 +322,7 @@ impl DtlsSession {
         peer: Peer,
     ) -> Result<Self, dimpl::Error> {
         let mut session = Self::new(id, now, identity, peer, Role::Initiator)?;
-        session.dtls.set_active(true);
+        session.dtls.begin_as_client();
         session.dtls.handle_timeout(now)?;
         session.drain(now, &mut Events::default(), true);
         Ok(session)
@@ -471,12 +473,17 @@ impl DtlsSession {
             .and_then(|()| self.dtls.handle_packet(data));
         let was_handshaking = matches!(self.state, State::Handshaking);
         match result {
-            Ok(()) => self.drain(now, out, full) || was_handshaking,
+            Ok(()) => self.drain(now, out, full) || was_handshaking || self.dtls.is_broken(),
             Err(error) => {
                 self.fail(&error);
                 true
             }
         }
+    }
+
+    #[cfg(test)]
+    pub fn break_it(&mut self) {
+        self.dtls.break_it();
     }
 
     /// Application data, as the test wants it.
@@ -505,7 +512,7 @@ impl DtlsSession {
             return;
         }
         self.server_random = None;
-        self.dtls.set_active(true);
+        self.dtls.begin_as_client();
         match self.tell_time(now) {
             Ok(()) => {
                 self.drain(now, out, full);
@@ -550,8 +557,7 @@ impl DtlsSession {
             scratch.resize(scratch.len().max(most), 0);
         }
         let mut has_any = false;
-        loop {
-            let output = self.dtls.poll_output(&mut scratch);
+        while let Some(output) = self.dtls.poll_output(&mut scratch) {
             has_any |= !matches!(output, Output::Timeout(_));
             match output {
                 Output::Packet(packet) => self.packets.push(packet),
@@ -800,6 +806,17 @@ impl DtlsSession {
     fn send(&mut self, data: &[u8]) {
         if let Err(error) = self.dtls.send_application_data(data) {
             self.fail(&error);
+        }
+    }
+
+    fn broken_library(&self) -> Option<&'static str> {
+        let association = self.association.as_ref();
+        if self.dtls.is_broken() {
+            Some("DTLS")
+        } else if association.is_some_and(Association::is_broken) {
+            Some("SCTP")
+        } else {
+            None
         }
     }
 
@@ -1082,8 +1099,8 @@ impl DtlsSession {
     /// Take records out of the DTLS library: nothing was received meanwhile.
     fn take_packets(&mut self) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        loop {
-            match self.dtls.poll_output(&mut scratch) {
+        while let Some(output) = self.dtls.poll_output(&mut scratch) {
+            match output {
                 Output::Packet(packet) => self.packets.push(packet),
                 Output::BufferTooSmall { needed } => scratch.resize(needed, 0),
                 Output::Timeout(at) => {
@@ -1546,13 +1563,10 @@ impl Session for DtlsSession {
         self.send_datagrams(now, out);
         self.send_probes(now);
         self.take_packets();
-        if self
-            .association
-            .as_ref()
-            .is_some_and(Association::is_broken)
-        {
-            let message = "the library of SCTP panicked, please report what it printed";
-            self.lose(CloseCause::Failed, message.into());
+        if let Some(broken) = self.broken_library() {
+            let message =
+                format!("the library of {broken} panicked, please report what it printed");
+            self.lose(CloseCause::Failed, message);
         }
         if let Some((cause, message)) = self.end.take() {
             self.read_all(out);

@@ -431,6 +431,32 @@ impl Net {
 }
 
 #[test]
+fn a_library_of_dtls_that_panics_ends_its_session_and_the_port_goes_on() {
+    for is_secured in [false, true] {
+        let mut net = Net::of(Scheme::Dtls);
+        if is_secured {
+            net.secure();
+        } else {
+            net.initiate(1400);
+            net.respond(net.first_flight.clone());
+        }
+        let Some((AnySession::Dtls(session), _)) = net.b.core.sessions.get_mut(&9) else {
+            panic!("there is no session of DTLS");
+        };
+        session.break_it();
+        net.b.hear(net.now, A.into(), &[22; 100]);
+        net.run(Duration::from_millis(1));
+        assert_eq!(net.b.closed(), Some(CloseCause::Failed));
+
+        net.run(Duration::from_secs(60));
+        assert!(net.b.core.sessions.is_empty());
+        net.a = End::new(Scheme::Dtls, A);
+        net.b.batches.clear();
+        net.secure();
+    }
+}
+
+#[test]
 fn a_client_of_dtls_proves_its_address_before_it_gets_more_than_it_sent() {
     let mut net = Net::of(Scheme::Dtls);
     net.initiate(1400);

@@ -9,6 +9,7 @@ use libp2p_identity::Keypair;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::MAX_AMPLIFICATION;
+use super::library::Library;
 use super::path::{BASE_SIZE, Path};
 use crate::command::Peer;
 use crate::identity::IdentityError;
@@ -120,14 +121,15 @@ impl DtlsIdentity {
         now: Instant,
         packet_size: usize,
         validate_address: bool,
-    ) -> Result<Dtls, dimpl::Error> {
+    ) -> Result<Library, dimpl::Error> {
         let config = self.config(packet_size, validate_address)?;
         let certificate = self.certificate.clone();
-        Ok(if self.settings.allow_dtls12 {
+        let dtls = if self.settings.allow_dtls12 {
             Dtls::new_auto(config, certificate, now)
         } else {
             Dtls::new_13(config, certificate, now)
-        })
+        };
+        Ok(dtls.into())
     }
 
     fn config(

@@ -32,7 +32,7 @@ const MIDDLE: u8 = 0;
 const AT_ONCE: u8 = 8;
 
 struct Peer {
-    dtls: Dtls,
+    dtls: Library,
     victim: End,
     now: Instant,
     /// What the victim's packets ask for.
@@ -54,7 +54,7 @@ impl Peer {
         let own = Credentials::with_extensions(1).own();
         let identity = DtlsIdentity::with_certificate(own, settings()).unwrap();
         let mut dtls = identity.dtls(now, 1232, false).unwrap();
-        dtls.set_active(true);
+        dtls.begin_as_client();
         dtls.handle_timeout(now).unwrap();
         let mut peer = Self {
             dtls,
@@ -85,7 +85,7 @@ impl Peer {
             let mut is_quiet = true;
             let mut buf = vec![0; 1 << 16];
             loop {
-                match self.dtls.poll_output(&mut buf) {
+                match self.dtls.poll_output(&mut buf).expect("it is sound") {
                     Output::Packet(packet) => {
                         is_quiet = false;
                         let packet = packet.to_vec();
