@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use hashlink::LinkedHashMap;
 use quinn_proto::{
-    AcceptError, ConnectError, Connection, ConnectionEvent, ConnectionHandle, DatagramEvent,
-    EcnCodepoint, Endpoint, EndpointConfig, EndpointEvent, Incoming, RandomConnectionIdGenerator,
-    ServerConfig, Transmit,
+    AcceptError, ConnectError, Connection, ConnectionEvent, ConnectionHandle, ConnectionId,
+    DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, EndpointEvent, Incoming,
+    RandomConnectionIdGenerator, ServerConfig, Transmit,
 };
 
 use crate::ahead::{Ahead, Begun, STAND_IN, Settings};
@@ -52,6 +52,9 @@ const PARTING_TIME: Duration = Duration::from_millis(250);
 
 /// A packet that begins with this or more is a Retry (RFC 9000, section 17.2.5).
 const RETRY: u8 = 0xf0;
+
+/// Bytes of a connection id of ours.
+const CONNECTION_ID: usize = 8;
 
 /// What a port keeps for its remotes; JavaScript decides.
 #[derive(Clone, Copy)]
@@ -102,8 +105,10 @@ struct Flow {
     dtls: Vec<u32>,
     /// An initiator's session that has not been told to proceed.
     prepared: Option<u32>,
-    /// Whether quinn takes [`STAND_IN`] for the remote, in all that it has of this flow.
-    has_stand_in: bool,
+    /// Sessions for whose remote quinn takes [`STAND_IN`]: dials that were begun ahead.
+    stand_ins: usize,
+    /// The connection id by which the remote last sent to one of them.
+    stand_in_id: Option<ConnectionId>,
 }
 
 /// A datagram that is ready to be sent.
@@ -247,7 +252,7 @@ impl Core {
         config.supported_versions(vec![1]);
         // quinn's own choice has 24 random bits. An id in a Retry is not looked up before it is given away, and where thousands are in
         // use, now and then it would be one of them: whoever was told to use it would be heard as somebody else.
-        config.cid_generator(|| Box::new(RandomConnectionIdGenerator::default()));
+        config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID)));
         Self {
             endpoint: Endpoint::new(Arc::new(config), None, !may_fragment, None),
             flows: HashMap::new(),
@@ -983,10 +988,6 @@ impl Core {
             self.counters.responses_overflow += 1;
             return;
         }
-        // A proof is one for whom quinn takes for the remote, which is about to change.
-        if self.has_stand_in(&origin.remote) && !self.is_claimed(&origin.remote) {
-            return;
-        }
         let mut buf = Vec::new();
         match self.handle(now, origin, data.clone(), &mut buf) {
             Some(DatagramEvent::NewConnection(incoming)) => {
@@ -1041,14 +1042,68 @@ impl Core {
         buf: &mut Vec<u8>,
     ) -> Option<DatagramEvent> {
         let Origin { remote, local, ecn } = origin;
-        let remote = self.as_quinn_knows(remote);
         let is_retry = data.first().is_some_and(|first| *first >= RETRY);
-        match self.endpoint.handle(now, remote, local, ecn, data, buf) {
+        let event = if self.has_stand_in(&remote) {
+            self.handle_by_stand_in(now, origin, data, buf)
+        } else {
+            self.endpoint.handle(now, remote, local, ecn, data, buf)
+        };
+        match event {
             // It is the answer to a goodbye, and would be answered by another one, without end.
             Some(DatagramEvent::ConnectionEvent(handle, _)) if is_retry && self.is_over(handle) => {
                 None
             }
             event => event,
+        }
+    }
+
+    /// Of a remote for which quinn takes somebody else in some of its sessions: quinn looks whether it is of one of these, and if not, again.
+    fn handle_by_stand_in(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        data: BytesMut,
+        buf: &mut Vec<u8>,
+    ) -> Option<DatagramEvent> {
+        let Origin { remote, local, ecn } = origin;
+        let id = short_header_id(&data);
+        let last_id = self.flows.get(&remote).and_then(|flow| flow.stand_in_id);
+        if id.is_some() && id == last_id {
+            return self.endpoint.handle(now, STAND_IN, local, ecn, data, buf);
+        }
+        let first_look = self
+            .endpoint
+            .handle(now, STAND_IN, local, ecn, data.clone(), buf);
+        let said = std::mem::take(buf);
+        match first_look {
+            Some(DatagramEvent::ConnectionEvent(handle, event))
+                if self.is_known_by_stand_in(handle, &remote) =>
+            {
+                if let Some(flow) = self.flows.get_mut(&remote) {
+                    flow.stand_in_id = id.or(last_id);
+                }
+                return Some(DatagramEvent::ConnectionEvent(handle, event));
+            }
+            // One of few that quinn says. But what is for nobody there may be the reset of another session.
+            Some(DatagramEvent::Response(reset)) if id.is_some() => {
+                let event = self.endpoint.handle(now, remote, local, ecn, data, buf);
+                if matches!(event, Some(DatagramEvent::ConnectionEvent(..))) {
+                    return event;
+                }
+                *buf = said;
+                return Some(DatagramEvent::Response(reset));
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.endpoint.ignore(incoming),
+            _ => {}
+        }
+        self.endpoint.handle(now, remote, local, ecn, data, buf)
+    }
+
+    fn is_known_by_stand_in(&self, handle: ConnectionHandle, remote: &SocketAddr) -> bool {
+        let id = self.by_handle.get(&handle);
+        match id.and_then(|id| self.sessions.get(id)) {
+            Some((AnySession::Quic(session), its)) => its == remote && session.has_stand_in(),
+            _ => false,
         }
     }
 
@@ -1282,6 +1337,7 @@ impl Core {
         flow.sessions += 1;
         match &session {
             AnySession::Quic(session) => {
+                flow.stand_ins += usize::from(session.has_stand_in());
                 self.by_handle.insert(session.handle(), id);
             }
             #[cfg(feature = "dtls")]
@@ -1294,6 +1350,9 @@ impl Core {
     fn forget_session(&mut self, id: u32, remote: SocketAddr) {
         if let Some((AnySession::Quic(session), _)) = self.sessions.remove(&id) {
             self.by_handle.remove(&session.handle());
+            if let Some(flow) = self.flows.get_mut(&remote) {
+                flow.stand_ins -= usize::from(session.has_stand_in());
+            }
         }
         self.set_timeout(id, None);
         self.claimed_ids.remove(&id);
@@ -1343,7 +1402,9 @@ impl Core {
                     max_udp_payload: peer.max_udp_payload,
                 };
                 let begun = self.connect(now, peer.remote, &settings)?;
-                self.ahead.handle_dial(now, settings);
+                if !self.closing {
+                    self.ahead.handle_dial(now, settings);
+                }
                 let mut session = QuicSession::new(id, begun.handle, begun.connection, begun.terms);
                 let first_flight = session.prepare(now);
                 (AnySession::Quic(Box::new(session)), first_flight)
@@ -1373,36 +1434,19 @@ impl Core {
         remote: SocketAddr,
         settings: &Settings,
     ) -> Result<Begun, ConnectError> {
-        if !self.may_be_known(&remote) {
-            self.flows.entry(remote).or_default().has_stand_in = true;
-        }
-        if self.has_stand_in(&remote)
-            && let Some(begun) = self.ahead.take(settings)
-        {
+        // Where nobody can be, quinn says so.
+        let may_be_there = remote.port() != 0 && !remote.ip().is_unspecified();
+        if may_be_there && let Some(begun) = self.ahead.take(settings) {
             return Ok(begun);
         }
-        let remote = self.as_quinn_knows(remote);
         settings.clone().connect(now, remote, &mut self.endpoint)
     }
 
-    /// Whether quinn has a session with that remote, or may be about to, or has given it a proof of its address.
-    fn may_be_known(&self, remote: &SocketAddr) -> bool {
-        let has_begun = |flow: &Flow| flow.sessions > 0 || !flow.expecting.is_empty();
-        self.flows.get(remote).is_some_and(has_begun)
-            || self.shield.guards(remote)
-            || self.reception.has(remote)
-    }
-
+    /// Whether quinn takes somebody else for that remote in any of its sessions.
     fn has_stand_in(&self, remote: &SocketAddr) -> bool {
-        self.flows.get(remote).is_some_and(|flow| flow.has_stand_in)
-    }
-
-    fn as_quinn_knows(&self, remote: SocketAddr) -> SocketAddr {
-        if self.has_stand_in(&remote) {
-            STAND_IN
-        } else {
-            remote
-        }
+        self.flows
+            .get(remote)
+            .is_some_and(|flow| flow.stand_ins > 0)
     }
 
     fn is_claimed(&self, remote: &SocketAddr) -> bool {
@@ -1562,6 +1606,13 @@ impl Core {
         }
         self.forget_unused_flow(remote);
     }
+}
+
+/// Of a packet with a short header (RFC 9000, section 17.3.1).
+fn short_header_id(packet: &[u8]) -> Option<ConnectionId> {
+    let (first, rest) = packet.split_first()?;
+    let id = rest.get(..CONNECTION_ID)?;
+    (*first < 0x80).then(|| ConnectionId::new(id))
 }
 
 #[cfg(test)]

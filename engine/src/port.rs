@@ -691,3 +691,90 @@ impl Udp {
         Ok(Outlet { socket, state })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// The thread has this to tell: something, or nothing.
+        Tell(bool),
+        TellLater(bool),
+        /// Until JavaScript has to be called.
+        Wait,
+        /// JavaScript, which was called, takes one batch, or hears that there is none.
+        Drain,
+    }
+
+    const STEPS: [Step; 6] = [
+        Step::Tell(false),
+        Step::Tell(true),
+        Step::TellLater(false),
+        Step::TellLater(true),
+        Step::Wait,
+        Step::Drain,
+    ];
+
+    fn events(any: bool) -> Events {
+        let mut events = Events::default();
+        if any {
+            events.push_notice(0, Notice::EndpointClosed { error: None });
+        }
+        events
+    }
+
+    /// What is published is taken by a JavaScript that has been called and not found nothing since, or that will be called.
+    fn assert_nothing_is_lost(shared: &Arc<Shared>, steps: &[Step]) {
+        shared.notified.store(false, Ordering::SeqCst);
+        *lock(&shared.events) = Events::default();
+        let mut now = Instant::now();
+        let is_draining = Rc::new(Cell::new(false));
+        let called = is_draining.clone();
+        let mut listener = Listener {
+            shared: shared.clone(),
+            call: move || called.set(true),
+            called_by: None,
+        };
+        for step in steps {
+            match step {
+                Step::Tell(any) => listener.tell(&mut events(*any)),
+                Step::TellLater(any) => listener.tell_later(now, &mut events(*any)),
+                Step::Wait => {
+                    if let Some(at) = listener.called_by {
+                        assert!(at <= now + GUEST_TIME, "{steps:?}");
+                        now = at;
+                        listener.tell_later(now, &mut events(false));
+                        assert!(listener.called_by.is_none(), "{steps:?}");
+                    }
+                }
+                // Also one that nobody called.
+                Step::Drain => {
+                    if shared.drain().is_none() {
+                        is_draining.set(false);
+                    }
+                }
+            }
+            let is_there = !lock(&shared.events).is_empty();
+            let is_told = is_draining.get() || listener.called_by.is_some();
+            assert!(!is_there || is_told, "{steps:?}");
+        }
+        listener.tell(&mut events(true));
+        assert!(is_draining.get(), "the end is told: {steps:?}");
+    }
+
+    #[test]
+    fn javascript_is_called_for_all_that_is_told_whatever_the_order() {
+        let port = Port::open(None, false, Limits::default()).unwrap();
+        let shared = port.shared();
+        let length = 6;
+        for number in 0..STEPS.len().pow(length) {
+            let digits = (0..length).map(|at| number / STEPS.len().pow(at) % STEPS.len());
+            let steps: Vec<Step> = digits.map(|digit| STEPS[digit]).collect();
+            assert_nothing_is_lost(&shared, &steps);
+        }
+    }
+}

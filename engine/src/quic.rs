@@ -14,6 +14,7 @@ use quinn_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
+use crate::ahead::STAND_IN;
 use crate::congestion::Goodbye;
 use crate::events::{Events, Kind};
 use crate::identity::QuicIdentity;
@@ -168,6 +169,11 @@ impl QuicSession {
 
     pub fn handle(&self) -> ConnectionHandle {
         self.handle
+    }
+
+    /// Whether it is a dial that was begun ahead, whose remote quinn does not know. An initiator's session stays with its remote.
+    pub fn has_stand_in(&self) -> bool {
+        self.connection.side().is_client() && self.connection.remote_address() == STAND_IN
     }
 
     /// Take the datagrams of the first flight out of a fresh initiator, and let nothing leave until [`Session::proceed`].

@@ -601,6 +601,7 @@ impl World {
     fn connect(&mut self, at: usize, is_dtls: bool) {
         let early = false;
         self.command(1 - at, Op::Respond { is_dtls, early });
+        self.advance(1 - at);
         self.initiate(at, is_dtls, 1400);
         let session = self.ends[at].created.len().saturating_sub(1) as u8;
         let first_flight = true;
@@ -905,4 +906,27 @@ proptest! {
         }
         world.end();
     }
+}
+
+/// JavaScript responds to a guest while the end that the guest seemed to be is down.
+#[test]
+fn a_guest_that_is_responded_to_by_an_end_whose_other_is_down() {
+    let steps = [
+        (0, Op::Shutdown),
+        (1, Op::Connect { is_dtls: false }),
+        (1, Op::Welcome { on: true }),
+        (
+            1,
+            Op::Propose {
+                from: 0,
+                seen: Some(0),
+            },
+        ),
+        (0, Op::Connect { is_dtls: false }),
+    ];
+    let mut world = World::new();
+    for step in steps {
+        world.step(step);
+    }
+    world.end();
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 mod ahead;
+mod ahead_moves;
 mod path;
 mod reception;
 mod shield;

@@ -6,7 +6,8 @@ use crate::shield::{Answer, Answers, Policy};
 pub const OFFER: &[u8] = b"\x01\x02/q";
 pub const ACCEPT: &[u8] = b"\x01\x02/q";
 const LIFETIME: Duration = Duration::from_secs(15);
-const BARE: &[u8] = b"\x00\x26\x00\x24\x08\x01\x12\x20an Ed25519 key, for all it knows\x01\x02/q";
+pub const BARE: &[u8] =
+    b"\x00\x26\x00\x24\x08\x01\x12\x20an Ed25519 key, for all it knows\x01\x02/q";
 
 pub fn shield_b(net: &mut Net) {
     shield_b_for(net, LIFETIME);
