@@ -54,8 +54,7 @@ export interface QuicDatagramInit extends SessionQueues {
 
   /**
    * Whether dials offer X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem), so that what is recorded today stays secret when there are quantum
-   * computers. It takes a second datagram, and some tenths of a millisecond of both sides. Responders accept it in any case.
-   * Default: true.
+   * computers. It takes a second datagram, and both sides' time. Responders accept it in any case. Default: true.
    */
   postQuantum?: boolean
 }
