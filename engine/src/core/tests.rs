@@ -425,6 +425,41 @@ impl Net {
         self.run(Duration::from_secs(5));
     }
 
+    /// Another session beside the one that is secured.
+    fn secure_another(&mut self, is_from_a: bool, identities: [Identity; 2]) {
+        let [theirs, ours] = identities;
+        let now = self.now;
+        let (dialler, listener) = if is_from_a {
+            (&mut self.a, &mut self.b)
+        } else {
+            (&mut self.b, &mut self.a)
+        };
+        let first_flight = dialler
+            .core
+            .initiate(now, 20, theirs, listener.as_peer(), 1400);
+        let respond = Command::Respond {
+            session: 21,
+            identity: ours,
+            peer: dialler.as_peer(),
+            early: first_flight.unwrap(),
+            claimed_id: None,
+            validate_address: false,
+        };
+        listener.core.handle_command(now, respond);
+        let proceed = Command::Proceed {
+            session: 20,
+            sent: true,
+            send_first_flight: false,
+            early: Vec::new(),
+        };
+        dialler.core.handle_command(now, proceed);
+        self.run(Duration::from_secs(5));
+        for end in [&self.a, &self.b] {
+            let is_secured = |notice: &&Notice| matches!(notice, Notice::Secured { .. });
+            assert_eq!(end.notices().filter(is_secured).count(), 2);
+        }
+    }
+
     fn secure(&mut self) {
         self.attempt();
         assert!(self.a.secured_peer().is_some() && self.b.secured_peer().is_some());

@@ -757,21 +757,19 @@ impl Association {
     fn put_denied(&mut self, part: &mut BytesMut, value: &[u8]) {
         self.denied.clear();
         for (kind, request) in parameters(value) {
-            let mut parameter = BytesMut::new();
-            if is_known(kind) {
-                parameter.put_u16(kind);
-                parameter.put_u16((CHUNK_HEADER + request.len()) as u16);
-                parameter.put_slice(request);
-            } else {
+            let mut given = BytesMut::from(request);
+            if !is_known(kind) {
                 self.denied.push(u32_at(request, 0));
-                parameter.put_u16(OUTGOING_RESET);
-                parameter.put_u16(18);
-                parameter.put_slice(&request[..4]);
+                given.truncate(4);
                 // It must not be taken for the answer to a request of ours.
-                parameter.put_u32(self.last_request.wrapping_sub(1));
-                parameter.put_u32(self.backlog.acknowledged());
-                parameter.put_u16(NO_STREAM);
+                given.put_u32(self.last_request.wrapping_sub(1));
+                given.put_u32(self.backlog.acknowledged());
+                given.put_u16(NO_STREAM);
             }
+            let mut parameter = BytesMut::new();
+            parameter.put_u16(if is_known(kind) { kind } else { OUTGOING_RESET });
+            parameter.put_u16((CHUNK_HEADER + given.len()) as u16);
+            parameter.put_slice(&given);
             put_chunk(part, RECONFIG, 0, &parameter);
         }
     }

@@ -66,31 +66,8 @@ fn a_second_dial_with_one_remote_goes_on_with_one_too() {
 fn a_responder_beside_such_a_dial_gets_through() {
     let mut net = Net::begun_ahead();
     net.secure();
-    let (identity, peer) = (net.b.identity.clone(), net.a.as_peer());
-    let first_flight = net.b.core.initiate(net.now, 11, identity, peer, 1400);
-    let respond = Command::Respond {
-        session: 12,
-        identity: net.a.identity.clone(),
-        peer: net.b.as_peer(),
-        early: first_flight.unwrap(),
-        claimed_id: None,
-        validate_address: false,
-    };
-    net.a.core.handle_command(net.now, respond);
-    let proceed = Command::Proceed {
-        session: 11,
-        sent: true,
-        send_first_flight: false,
-        early: Vec::new(),
-    };
-    net.b.core.handle_command(net.now, proceed);
-    net.run(Duration::from_secs(1));
-    for end in [&net.a, &net.b] {
-        let secured = end
-            .notices()
-            .filter(|notice| matches!(notice, Notice::Secured { .. }));
-        assert_eq!(secured.count(), 2);
-    }
+    let identities = [&net.b, &net.a].map(|end| end.identity.clone());
+    net.secure_another(false, identities);
 }
 
 #[test]

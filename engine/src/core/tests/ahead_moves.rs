@@ -68,11 +68,17 @@ fn destinations(net: &mut Net) -> Vec<SocketAddr> {
     destinations
 }
 
-#[test]
-fn a_session_goes_on_whose_remote_has_moved_to_where_nobody_was() {
+/// A has a session with B, and a stream in it.
+fn streaming() -> (Net, u64) {
     let mut net = Net::new();
     net.secure();
     let stream = open_stream(&mut net);
+    (net, stream)
+}
+
+#[test]
+fn a_session_goes_on_whose_remote_has_moved_to_where_nobody_was() {
+    let (mut net, stream) = streaming();
     net.a.address = MOVED.into();
     assert_goes_on(&mut net, stream);
     net.a.address = A.into();
@@ -81,9 +87,7 @@ fn a_session_goes_on_whose_remote_has_moved_to_where_nobody_was() {
 
 #[test]
 fn a_session_goes_on_that_is_dialled_where_it_has_moved_to() {
-    let mut net = Net::new();
-    net.secure();
-    let stream = open_stream(&mut net);
+    let (mut net, stream) = streaming();
     net.a.address = MOVED.into();
     assert_goes_on(&mut net, stream);
     tell_b(
@@ -98,9 +102,7 @@ fn a_session_goes_on_that_is_dialled_where_it_has_moved_to() {
 
 #[test]
 fn a_session_goes_on_that_moves_to_where_we_have_dialled() {
-    let mut net = Net::new();
-    net.secure();
-    let stream = open_stream(&mut net);
+    let (mut net, stream) = streaming();
     b_dials(&mut net, 20, MOVED.into());
     net.a.address = MOVED.into();
     assert_goes_on(&mut net, stream);
@@ -395,35 +397,11 @@ fn a_session_of_dtls_comes_about_beside_a_dial_that_was_begun_ahead() {
     let mut net = Net::begun_ahead();
     net.secure();
     assert!(net.a.core.has_stand_in(&B.into()));
-    let [a, b] = [(), ()].map(|()| {
+    let identities = [(), ()].map(|()| {
         let keypair = libp2p_identity::Keypair::generate_ed25519();
         Scheme::Dtls.identity(own_certificate(&keypair).unwrap())
     });
-    let peer = net.b.as_peer();
-    let first_flight = net.a.core.initiate(net.now, 2, a, peer, 1400).unwrap();
-    let respond = Command::Respond {
-        session: 10,
-        identity: b,
-        peer: net.a.as_peer(),
-        early: first_flight,
-        claimed_id: None,
-        validate_address: false,
-    };
-    tell_b(&mut net, respond);
-    let proceed = Command::Proceed {
-        session: 2,
-        sent: true,
-        send_first_flight: false,
-        early: Vec::new(),
-    };
-    net.a.core.handle_command(net.now, proceed);
-    net.run(Duration::from_secs(5));
-    for end in [&net.a, &net.b] {
-        let secured = end
-            .notices()
-            .filter(|notice| matches!(notice, Notice::Secured { .. }));
-        assert_eq!(secured.count(), 2);
-    }
+    net.secure_another(true, identities);
     let stream = open_stream(&mut net);
     assert_goes_on(&mut net, stream);
 }
@@ -436,9 +414,7 @@ fn what_seems_to_come_from_the_stand_in_sends_nothing_there() {
 }
 
 fn hear_from_stand_in(ends_there: bool) {
-    let mut net = Net::new();
-    net.secure();
-    let stream = open_stream(&mut net);
+    let (mut net, stream) = streaming();
     let command = Command::Datagram {
         session: 1,
         payload: vec![7].into(),

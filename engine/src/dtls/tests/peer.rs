@@ -540,6 +540,13 @@ fn end_stream(peer: &mut Peer, request: u32) {
     end_stream_of(peer, request, 0);
 }
 
+/// Say something on a stream, and end it, so that its number can be used again.
+fn use_up(peer: &mut Peer, request: u32) {
+    peer.write(0, b"hello");
+    end_stream(peer, request);
+    peer.messages.clear();
+}
+
 fn end_stream_of(peer: &mut Peer, request: u32, stream: u16) {
     let request = reset_of(FIRST_TSN + request, peer.next - 1, stream);
     peer.chunk(RECONFIG, 0, &request);
@@ -601,9 +608,7 @@ fn a_message_without_end_ends_with_its_stream() {
 fn a_stream_that_is_ended_and_used_without_agreeing_to_its_end_ends_the_session() {
     let mut peer = Peer::associated();
     for request in 0..100 {
-        peer.write(0, b"hello");
-        end_stream(&mut peer, request);
-        peer.messages.clear();
+        use_up(&mut peer, request);
     }
     assert_eq!(peer.victim.closed(), Some(CloseCause::Failed));
 }
@@ -611,9 +616,7 @@ fn a_stream_that_is_ended_and_used_without_agreeing_to_its_end_ends_the_session(
 #[test]
 fn what_is_written_before_the_peer_agrees_to_the_end_of_the_stream_before_is_sent_afterwards() {
     let mut peer = Peer::associated();
-    peer.write(0, b"hello");
-    end_stream(&mut peer, 0);
-    peer.messages.clear();
+    use_up(&mut peer, 0);
     peer.write(0, b"anew");
     let victim = &mut peer.victim;
     for payload in ["one", "two"] {
@@ -779,11 +782,9 @@ fn what_comes_on_a_stream_before_its_end_is_answered_is_as_good_as_lost() {
 #[test]
 fn a_request_that_was_refused_does_not_count() {
     let mut peer = Peer::associated();
-    peer.write(0, b"hello");
-    // None of these numbers is the next.
-    end_stream(&mut peer, 0);
-    peer.messages.clear();
+    use_up(&mut peer, 0);
     agree(&mut peer);
+    // None of these numbers is the next.
     for request in 100..200 {
         peer.write(2, b"hello");
         end_stream_of(&mut peer, request, 2);
