@@ -24,7 +24,7 @@ const CONTENDERS: Contender[] = [
  */
 const SETS = 5
 const WARM_UP = 30
-const ROUNDS = 40
+const ROUNDS = 100
 
 const times = new Map<Contender, number[]>(CONTENDERS.map(contender => [contender, []]))
 
