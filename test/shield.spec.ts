@@ -470,11 +470,12 @@ describe('strangers who have to prove their address', () => {
       const stranger = await openStranger('127.0.5.1')
       const invalid = (await createProposal(['/unknown'])).subarray(0, -1)
 
-      for (let i = 0; i < 400; i++) {
+      // far more than a tenth of a second allows, and no more than a socket's buffer holds should the engine's thread not run meanwhile
+      for (let i = 0; i < 128; i++) {
         stranger.send(bob, invalid)
       }
 
-      await eventually(() => stats(bob).turnedAwayUnprepared + dropped(bob, 'invalid') === 400)
+      await eventually(() => stats(bob).turnedAwayUnprepared + dropped(bob, 'invalid') === 128)
       expect(stats(bob).turnedAwayUnprepared).to.be.above(0)
       expect(dropped(bob, 'invalid')).to.be.above(0)
     })
