@@ -1,8 +1,9 @@
+import { HIDDEN } from './hidden-characters.ts'
+
 /**
- * What JSON leaves as it is but a terminal or a log's reader does not: delete, the C1 controls (U+009B begins an escape sequence), and
- * the marks that hide or reorder text
+ * What JSON leaves as it is but a terminal or a log's reader does not
  */
-const UNQUOTED = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g
+const UNQUOTED = new RegExp(`[${HIDDEN}]`, 'g')
 
 /**
  * Text that a remote may have made up, for an error message or a log: in quotes, on one line, without control characters, and of

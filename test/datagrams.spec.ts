@@ -6,12 +6,12 @@ import { yamux } from '@libp2p/yamux'
 import { expect } from 'aegir/chai'
 import fc from 'fast-check'
 import { EarlyDatagrams } from '../src/datagrams/early-datagrams.ts'
-import { ControlledFlow } from '../src/datagrams/flow.ts'
 import { decode, encode, prefixLength } from '../src/datagrams/quic-varint.ts'
 import { SessionFlows } from '../src/datagrams/session-flows.ts'
 import { DatagramTooLargeError } from '../src/errors.ts'
 import { datagrams, MemoryNetwork, psec } from '../src/index.ts'
 import { findSession } from '../src/sessions.ts'
+import { controlledFlow } from './fixtures/controlled-flow.ts'
 import { eventually } from './fixtures/eventually.ts'
 import { MemoryClock } from './fixtures/memory-clock.ts'
 import { createNode, stopNodes } from './fixtures/nodes.ts'
@@ -160,33 +160,27 @@ describe('datagrams that overtake their control stream', () => {
 describe('a datagram flow', () => {
   it('is over when the remote wants nothing more on its control stream: none may be sent then', async () => {
     const [stream] = await streamPair()
-    let sent = 0
-    const flow = new ControlledFlow({
-      protocol: GAME,
-      connection: {} as any,
-      session: {
-        status: 'open',
-        maxDatagramSize: 1_200,
-        droppedDatagrams: {},
-        sendDatagram: () => {
-          sent++
-          return true
-        },
-        abort: () => {},
-        streamId: () => 0,
-        isWithinStreamLimit: () => true
-      },
-      stream,
-      streamId: 0,
-      closeTimeout: 1_000
-    })
+    const sent: Uint8Array[] = []
+    const flow = controlledFlow({ stream, onDatagram: (payload) => { sent.push(payload) } })
     const closed = onClose(flow)
     flow.send(Uint8Array.of(1))
     ;(stream as any).onRemoteCloseRead()
 
     expect(() => flow.send(Uint8Array.of(2))).to.throw().with.property('name', 'StreamStateError')
     expect(await closed).to.include({ local: false, error: undefined })
-    expect(sent).to.equal(1)
+    expect(sent).to.have.lengthOf(1)
+  })
+
+  it('does not keep its control stream for a remote that does not close it, also if nobody waits for the end', async () => {
+    const [stream] = await streamPair()
+    stream.send(new Uint8Array(16))
+    const timedOut = Promise.withResolvers<void>()
+    const flow = controlledFlow({ stream, closeTimeout: 1, onCloseTimeout: timedOut.resolve })
+
+    await expect(flow.close({ signal: AbortSignal.abort() })).to.eventually.be.rejected()
+    await timedOut.promise
+
+    expect(stream.status).to.equal('aborted')
   })
 })
 

@@ -152,6 +152,14 @@ describe('in-memory network', () => {
     expect(network.counters.unreachable).to.equal(1)
   })
 
+  it('counts what is under way to an endpoint that is closed', async () => {
+    setup()
+    alice.connect(BOB).send(Uint8Array.of(1))
+    await bob.close()
+
+    expect(network.counters.unreachable).to.equal(1)
+  })
+
   it('asks the acceptor about strangers, and opens a socket for those that pass', async () => {
     setup()
     const sockets: PacketSocket[] = []
@@ -267,11 +275,14 @@ describe('in-memory network', () => {
     })
   }
 
-  it('checks its shares', () => {
-    setup()
-    expect(() => new MemoryNetwork({ loss: 1.1 })).to.throw().with.property('name', 'InvalidParametersError')
-    expect(() => new MemoryNetwork({ duplication: NaN })).to.throw().with.property('name', 'InvalidParametersError')
-  })
+  for (const init of [
+    { loss: 1.1 }, { duplication: NaN }, { delay: -1 }, { jitter: NaN }, { maxDatagramSize: -1 }, { mtu: 0.5 }, { maxQueuedDatagrams: NaN }
+  ]) {
+    it(`checks its ${Object.keys(init)[0]}`, () => {
+      setup()
+      expect(() => new MemoryNetwork(init)).to.throw().with.property('name', 'InvalidParametersError')
+    })
+  }
 
   it('runs on the machine\'s own time', async () => {
     setup()

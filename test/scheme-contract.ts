@@ -5,10 +5,11 @@ import { createHash, randomBytes } from 'node:crypto'
 import { expect } from 'aegir/chai'
 import { Uint8ArrayList } from 'uint8arraylist'
 import { equals } from 'uint8arrays/equals'
+import { eventually } from './fixtures/eventually.ts'
 import { SessionProbe, StreamProbe } from './fixtures/probes.ts'
 import { acceptUpgrades, createPsecPeer } from './fixtures/psec-peer.ts'
 import type { PsecPeer } from './fixtures/psec-peer.ts'
-import type { ChannelBinding, SecurityScheme } from '../src/schemes/index.ts'
+import type { ChannelBinding, SecureStream, SecurityScheme } from '../src/schemes/index.ts'
 import type { PacketEndpoint, PacketSocket } from '../src/sockets/index.ts'
 import type { SecuredSocket } from '../src/upgrader/index.ts'
 
@@ -246,6 +247,46 @@ export function schemeContract (name: string, setup: () => SchemeContractFixture
           expect(resetting.events).to.have.lengthOf(before)
         })
       }
+
+      it('deliver nothing more once they are reset, whatever was under way', async () => {
+        const { local, remote } = start()
+        const [near, far] = await openPair(local, remote)
+        const [other, otherFar] = await openPair(local, remote)
+        far.stream.send(Uint8Array.of(1))
+        await near.bytes(1)
+
+        // its end is told later, if at all
+        near.stream.closeRead()
+        near.stream.reset()
+        await exchange(other, otherFar, 3)
+
+        expect(near.events).to.deep.equal(['data'])
+      })
+
+      it('deliver nothing if they are reset before they are started', async () => {
+        const streams: SecureStream[] = []
+        accepted.session.start({
+          onStream: (stream) => { streams.push(stream) },
+          onDatagram: () => {},
+          onDatagramDrain: () => {},
+          onClose: () => {}
+        })
+        const local = new SessionProbe(dialed.session)
+        const near = await local.open()
+        near.stream.send(Uint8Array.of(1))
+        near.stream.closeWrite()
+        await eventually(() => streams.length === 1)
+        const other = await local.open()
+        other.stream.send(Uint8Array.of(0))
+        await eventually(() => streams.length === 2)
+        await exchange(other, new StreamProbe(streams[1]), 3)
+
+        streams[0].reset()
+        const far = new StreamProbe(streams[0])
+        await near.heard('reset')
+
+        expect(far.events).to.be.empty()
+      })
 
       it('tell the remote of closeRead, deliver nothing more but the end', async () => {
         const { local, remote } = start()

@@ -10,7 +10,7 @@ import { createNode, getTransport, getUpgrader, stopNodes } from './fixtures/nod
 import { SessionProbe } from './fixtures/probes.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
-import type { PsecInit, SecureSession, SecureSessionHandler, SecureStream } from '../src/index.ts'
+import type { PsecInit, SecureSession, SecureSessionHandler, SecureStream, SecureStreamHandler } from '../src/index.ts'
 import type { Connection, Libp2p } from '@libp2p/interface'
 
 const REFUSED_STREAMS = 'libp2p_psec_refused_streams_total'
@@ -56,6 +56,20 @@ describe('a session that is to be confirmed', () => {
     inner.onStream(newStream(calls))
     expect(calls).to.deep.equal(['reset'])
     expect(session.refusedStreams).to.equal(1 + 1)
+  })
+
+  it('delivers nothing more of a stream that was looked at once it is reset', () => {
+    let feed: SecureStreamHandler | undefined
+    inner.onStream({ ...newStream(), start: (handler: SecureStreamHandler) => { feed = handler } })
+    feed?.onData(Uint8Array.of(255))
+
+    const [probe] = new SessionProbe(session).streams
+    probe.stream.reset()
+    feed?.onData(Uint8Array.of(1))
+    feed?.onRemoteCloseWrite()
+
+    expect(probe.events).to.deep.equal(['data'])
+    expect(probe.received.slice()).to.equalBytes(Uint8Array.of(255))
   })
 
   it('holds as many streams as was said when there is nothing to look for any more', () => {

@@ -403,10 +403,14 @@ describe('strangers who have to prove their address', () => {
     })
 
     it('are remembered for as long as was said', async () => {
-      const bob = await createTarget({ validationThreshold: 0, validationTimeout: 100 })
+      const bob = await createTarget({ validationThreshold: 0, validationTimeout: 1_000 })
       await proposeFrom(bob, '127.0.5.1')
-      await eventually(() => stats(bob).shielded === 1)
+      await eventually(() => stats(bob).shieldedProposals === 1)
+      const since = performance.now()
       await eventually(() => stats(bob).shieldedProposals === 0, 5_000)
+
+      // it was proposed a little before `since`
+      expect(performance.now() - since).to.be.above(500)
     })
 
     it('reach JavaScript as often as was said if only that can answer them', async () => {

@@ -67,14 +67,9 @@ export class DatagramPlayer {
    */
   async finish (options: Required<AbortOptions>): Promise<DatagramReport> {
     try {
-      await delay(Math.max(0, this.#start + MIN_DURATION - performance.now()), undefined, options)
+      await this.#wait(this.#start + MIN_DURATION, options)
       clearInterval(this.#timer)
-
-      const deadline = performance.now() + PATIENCE
-
-      while (this.#pending.size > 0 && performance.now() < deadline) {
-        await delay(TICK, undefined, options)
-      }
+      await this.#wait(performance.now() + PATIENCE, options, () => this.#pending.size > 0)
 
       await this.#flow.close(options)
     } finally {
@@ -99,16 +94,29 @@ export class DatagramPlayer {
     }
   }
 
+  /**
+   * Wait until that time, as long as the flow is open and it is worth it
+   */
+  async #wait (until: number, options: AbortOptions, worthIt: () => boolean = () => true): Promise<void> {
+    while (performance.now() < until && this.#flow.status === 'open' && worthIt()) {
+      await delay(TICK, undefined, options)
+    }
+  }
+
   #play (): void {
     const now = performance.now()
     const due = Math.floor((now - this.#start) / 1000 * this.#rate)
     // what a pause of the process has left undone is made up for little by little, not in one burst
     const burst = Math.ceil(this.#rate / 10)
 
-    for (let count = 0; this.#sent < due && count < burst; count++) {
-      const seq = this.#sent++
-      this.#pending.set(seq, now)
-      this.#flow.send(positionUpdate(seq, now))
+    try {
+      for (let count = 0; this.#sent < due && count < burst; count++) {
+        this.#flow.send(positionUpdate(this.#sent, now))
+        this.#pending.set(this.#sent++, now)
+      }
+    } catch {
+      // the remote ended the flow, of which it may be the first to know, or its path carries no such update any more
+      this.stop()
     }
 
     this.#forget(now - PATIENCE)

@@ -1,4 +1,3 @@
-import { InvalidFrameError } from '../errors.ts'
 import { printable } from './printable.ts'
 
 /**
@@ -21,7 +20,7 @@ export function describeError (err: any): { name: string, message: string, reaso
   return {
     name: className(err),
     message: err instanceof Error ? err.message : String(err),
-    reason: err instanceof InvalidFrameError ? err.reason : undefined
+    reason: typeof err?.reason === 'string' ? err.reason : undefined
   }
 }
 

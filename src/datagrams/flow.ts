@@ -143,8 +143,12 @@ export class ControlledFlow extends TypedEventEmitter<DatagramFlowEvents> implem
 
     // from now on the draft lets us send no more
     this.#onClose(true)
-    await this.#stream.close(options)
-    this.#awaitRemoteClose()
+
+    try {
+      await this.#stream.close(options)
+    } finally {
+      this.#awaitRemoteClose()
+    }
   }
 
   abort (err: Error): void {

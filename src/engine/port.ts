@@ -209,22 +209,30 @@ export class EnginePort {
   }
 
   #drain (): void {
-    for (let i = 0; i < BATCHES_PER_TURN; i++) {
-      const batch = this.#native.drain()
+    let more = true
 
-      if (batch == null) {
-        return
+    try {
+      for (let i = 0; i < BATCHES_PER_TURN; i++) {
+        const batch = this.#native.drain()
+
+        if (batch == null) {
+          more = false
+          return
+        }
+
+        this.#dispatch(batch)
+
+        // a session is over: whoever had it closes its socket before anything else that came of the same remote is passed on
+        if (batch.notices.at(-1)?.type === 'closed') {
+          return
+        }
       }
-
-      this.#dispatch(batch)
-
-      // a session is over: whoever had it closes its socket before anything else that came of the same remote is passed on
-      if (batch.notices.at(-1)?.type === 'closed') {
-        break
+    } finally {
+      // also if somebody's handler has thrown: the engine does not wake us again before it has nothing left
+      if (more) {
+        setImmediate(() => { this.#drain() })
       }
     }
-
-    setImmediate(() => { this.#drain() })
   }
 
   #dispatch ({ records, data, notices }: NativeBatch): void {

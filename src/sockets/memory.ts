@@ -3,6 +3,7 @@
  * the delay, loss, duplication and size limit that the caller wants, repeatable from a seed.
  */
 import { InvalidParametersError } from '@libp2p/interface'
+import { checkLimits, MAX_TIMEOUT } from '../check-limits.ts'
 import { realClock } from '../clock.ts'
 import { AddressInUseError } from '../errors.ts'
 import { formatPacketAddress } from './index.ts'
@@ -124,17 +125,20 @@ export class MemoryNetwork {
   #nextPort = FIRST_DYNAMIC_PORT
 
   /**
-   * @throws {InvalidParametersError} if a share is not within 0 to 1
+   * @throws {InvalidParametersError} if a share is not within 0 to 1, a time is none, or a limit is no number of things
    */
   constructor (init: MemoryNetworkInit = {}) {
     checkShare('loss', init.loss)
     checkShare('duplication', init.duplication)
+    checkTime('delay', typeof init.delay === 'function' ? 0 : init.delay)
+    checkTime('jitter', init.jitter)
     this.#init = init
     this.#clock = init.clock ?? realClock
     this.#random = init.random ?? Math.random
     this.maxDatagramSize = init.maxDatagramSize ?? DEFAULT_MAX_DATAGRAM_SIZE
     this.#mtu = init.mtu ?? this.maxDatagramSize
     this.#maxQueued = init.maxQueuedDatagrams ?? DEFAULT_MAX_QUEUED_DATAGRAMS
+    checkLimits('MemoryNetwork', { maxDatagramSize: this.maxDatagramSize, mtu: this.#mtu, maxQueuedDatagrams: this.#maxQueued })
   }
 
   /**
@@ -202,7 +206,9 @@ export class MemoryNetwork {
 
   #remove (key: string, endpoint: MemoryEndpoint): void {
     this.#endpoints.delete(key)
-    this.#transits = this.#transits.filter(transit => transit.to !== endpoint)
+    const others = this.#transits.filter(transit => transit.to !== endpoint)
+    this.counters.unreachable += this.#transits.length - others.length
+    this.#transits = others
     this.#arm()
   }
 
@@ -315,6 +321,12 @@ function loopbackOf (host: string): string {
   }
 
   return host === '::' ? '::1' : host
+}
+
+function checkTime (name: string, time: number = 0): void {
+  if (!(time >= 0 && time <= MAX_TIMEOUT)) {
+    throw new InvalidParametersError(`The network's ${name} has to be a number of milliseconds from 0 to ${MAX_TIMEOUT}, but is ${time}`)
+  }
 }
 
 function checkShare (name: string, share: number = 0): void {

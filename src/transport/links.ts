@@ -4,6 +4,12 @@ import type { PacketSocket } from '../sockets/index.ts'
 import type { AbortOptions } from '@libp2p/interface'
 
 /**
+ * How long connections may take to close when a listener or the transport ends, in milliseconds, before they are aborted: the
+ * time libp2p's connection manager gives them when a node stops
+ */
+export const CLOSE_TIMEOUT = 500
+
+/**
  * The links of a transport: one for each of its open sockets, for as long as that is open
  */
 export class Links {

@@ -6,6 +6,7 @@ import { SessionFailedError } from '../errors.ts'
 import { limitLogger } from '../limit-logger.ts'
 import { formatPacketAddress } from '../sockets/index.ts'
 import { frameType } from '../wire/index.ts'
+import { CLOSE_TIMEOUT } from './links.ts'
 import { toBareMultiaddr, toDialTarget, withPort } from './multiaddr.ts'
 import { PendingInbound } from './pending-inbound.ts'
 import type { Cancel } from '../clock.ts'
@@ -18,12 +19,6 @@ import type { EndpointShield, PacketAddress, PacketEndpoint, PacketSocket, Prepa
 import type { PsecUpgrader } from '../upgrader/index.ts'
 import type { AbortOptions, Listener, ListenerEvents, Logger, Upgrader } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
-
-/**
- * How long closing connections may take before they are aborted, in milliseconds: the time libp2p's connection manager
- * gives them when a node stops
- */
-const CLOSE_TIMEOUT = 500
 
 /**
  * How often to see whether the pressure is over, in milliseconds

@@ -20,7 +20,7 @@ export interface PsecMetrics {
    * `renewal_held_off` (there were too many), and ends
    */
   listenerEvents?: CounterGroup
-  /** Prefixed with the local address: `listen_error`, `inbound_upgrade` */
+  /** Prefixed with the local address: `listen_error`, `inbound_upgrade`, `port_failed` (the engine, or the system, gave the port up) */
   listenerErrors?: CounterGroup
   /** Lines of the listeners' log that were kept back, see `maxLogLines` */
   unloggedLines?: Counter
@@ -42,7 +42,7 @@ export interface PsecMetrics {
    */
   closedSessions?: CounterGroup
   /** `no_receiver`: datagrams that came while no datagrams service ran */
-  droppedDatagrams?: CounterGroup
+  unclaimedDatagrams?: CounterGroup
 }
 
 const CONFIRMATION_FAILURES: Record<ConfirmationFailedError['reason'], string> = {
@@ -164,7 +164,7 @@ export function registerMetrics (metrics: Metrics | undefined, sources: MetricSo
       label: 'cause',
       help: 'Total count of PSEC sessions of libp2p connections that are over by cause'
     }),
-    droppedDatagrams: metrics?.registerCounterGroup('libp2p_psec_unclaimed_datagrams_total', {
+    unclaimedDatagrams: metrics?.registerCounterGroup('libp2p_psec_unclaimed_datagrams_total', {
       label: 'reason',
       help: 'Total count of datagrams of sessions that nobody took'
     })

@@ -16,7 +16,7 @@ export const MUXER_PROTOCOL = '/psec'
 export interface PsecMuxerInit {
   session: SecureSession
   record: SessionRecord
-  metrics?: Pick<PsecMetrics, 'streams' | 'refusedStreams' | 'droppedDatagrams' | 'closedSessions'>
+  metrics?: Pick<PsecMetrics, 'streams' | 'refusedStreams' | 'unclaimedDatagrams' | 'closedSessions'>
   limits?: StreamLimits
 
   /**
@@ -72,7 +72,7 @@ export class PsecMuxer extends AbstractStreamMuxer<PsecStream> {
         if (init.record.receiver != null) {
           init.record.receiver.onDatagram(payload)
         } else {
-          init.metrics?.droppedDatagrams?.increment({ no_receiver: true })
+          init.metrics?.unclaimedDatagrams?.increment({ no_receiver: true })
         }
       },
       onDatagramDrain: () => { init.record.receiver?.onDatagramDrain() },

@@ -12,8 +12,9 @@ export class PeekedStream implements SecureStream {
   readonly #onDecided: (stream: PeekedStream) => void
   #decided = false
   #handler?: SecureStreamHandler
-  #held: Array<(handler: SecureStreamHandler) => void> = []
+  readonly #held: Array<(handler: SecureStreamHandler) => void> = []
   #paused = false
+  #reset = false
 
   /**
    * @param stream - not started yet
@@ -68,18 +69,17 @@ export class PeekedStream implements SecureStream {
     const { rest } = this.#preface
 
     if (rest.byteLength > 0) {
-      this.#held.push(handler => { handler.onData(rest) })
+      this.#deliver(handler => { handler.onData(rest) })
     }
 
     this.#onDecided(this)
   }
 
   start (handler: SecureStreamHandler): void {
-    for (const deliver of this.#held) {
-      deliver(handler)
+    while (this.#held.length > 0) {
+      this.#held.shift()?.(handler)
     }
 
-    this.#held = []
     this.#handler = handler
 
     if (!this.#paused) {
@@ -100,7 +100,8 @@ export class PeekedStream implements SecureStream {
   }
 
   reset (): void {
-    this.#held = []
+    this.#reset = true
+    this.#held.length = 0
     this.#stream.reset()
   }
 
@@ -136,6 +137,10 @@ export class PeekedStream implements SecureStream {
   }
 
   #deliver (event: (handler: SecureStreamHandler) => void): void {
+    if (this.#reset) {
+      return
+    }
+
     if (this.#handler != null) {
       event(this.#handler)
     } else {

@@ -9,7 +9,7 @@ import { formatPacketAddress } from '../sockets/index.ts'
 import { PsecUpgrader } from '../upgrader/index.ts'
 import { dialAround } from './dial-around.ts'
 import { dialFilter, listenFilter } from './filters.ts'
-import { Links } from './links.ts'
+import { CLOSE_TIMEOUT, Links } from './links.ts'
 import { PsecListener } from './listener.ts'
 import { registerMetrics } from './metrics.ts'
 import { toDialTarget } from './multiaddr.ts'
@@ -32,9 +32,6 @@ const DEFAULT_MAX_RENEWALS = 8
 
 const CONFIRM_POLICIES: ConfirmPolicy[] = ['require', 'prefer', 'off']
 const DEFAULT_CONFIRM_TIMEOUT = 10_000
-
-/** How long connections may take to close when the transport stops, in milliseconds, before they are aborted */
-const CLOSE_TIMEOUT = 500
 
 /**
  * What `psec()` fills in before the transport is made

@@ -6,13 +6,11 @@ import type { UpgraderMetrics } from './metrics.ts'
 import type { Cancel, Clock } from '../clock.ts'
 import type { Agreement, DatagramVerdict, Negotiator } from '../negotiation/index.ts'
 import type { PacketSocket } from '../sockets/index.ts'
-import type { Logger } from '@libp2p/interface'
 
 export interface FlowInit {
   socket: PacketSocket
   negotiator: Negotiator
   clock: Clock
-  log: Logger
   metrics: UpgraderMetrics
 
   /**
@@ -163,7 +161,7 @@ export class Flow {
       frames.push(frame)
     }
 
-    this.#send([...frames, ...followUp])
+    this.schemeSocket.sendTogether([...frames, ...followUp])
 
     for (const frame of frames) {
       countFrame(metrics, frame, 'sent')
@@ -183,16 +181,6 @@ export class Flow {
     this.#arm()
 
     return frames.length
-  }
-
-  #send (datagrams: Uint8Array[]): void {
-    const { socket } = this.#init
-
-    if (datagrams.length > 1 && socket.sendTogether != null) {
-      socket.sendTogether(datagrams)
-    } else {
-      datagrams.forEach(datagram => { socket.send(datagram) })
-    }
   }
 
   #arm (): void {

@@ -42,6 +42,14 @@ export class SchemeSocket extends TypedEventEmitter<PacketSocketEvents> implemen
     this.#socket.send(datagram)
   }
 
+  sendTogether (datagrams: Uint8Array[]): void {
+    if (datagrams.length > 1 && this.#socket.sendTogether != null) {
+      this.#socket.sendTogether(datagrams)
+    } else {
+      datagrams.forEach(datagram => { this.#socket.send(datagram) })
+    }
+  }
+
   close (): void {
     this.#socket.close()
   }

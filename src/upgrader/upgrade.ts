@@ -85,7 +85,6 @@ export class Upgrade {
     this.#flow = new Flow({
       socket,
       clock: context.clock,
-      log: context.log,
       metrics: context.metrics,
       maxEarlyDatagrams: context.maxEarlyDatagrams,
       negotiator: new Negotiator({

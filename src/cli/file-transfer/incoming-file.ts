@@ -6,9 +6,9 @@ import { numberedName, safeName } from './safe-name.ts'
 import type { FileHandle } from 'node:fs/promises'
 
 /**
- * How many files of one name a folder may have
+ * How many files of one name a folder may have: one without a number, and those with one
  */
-const MAX_NUMBER = 9999
+const MAX_NUMBER = 9_999
 
 /**
  * What file systems without hard links answer to `link`
@@ -87,7 +87,7 @@ export class IncomingFile {
       }
     }
 
-    throw new Error(`it has ${MAX_NUMBER} files named like ${wanted} already`)
+    throw new Error(`it has ${MAX_NUMBER + 1} files named like ${wanted} already, move some away`)
   }
 }
 

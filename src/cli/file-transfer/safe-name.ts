@@ -1,11 +1,12 @@
+import { C0_CONTROLS, HIDDEN } from '../../hidden-characters.ts'
+
 /**
  * Leaves room for a number and an extension within the 255 bytes that file systems give a name
  */
 const MAX_NAME_BYTES = 200
 
-// what some file system or shell takes for something else, and the marks that make a name look like another
-// eslint-disable-next-line no-control-regex
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c<>:"|?*\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g
+// what some file system or shell takes for something else, and what makes a name look like another
+const UNSAFE = new RegExp(`[${C0_CONTROLS}${HIDDEN}<>:"|?*]`, 'g')
 
 /**
  * A name for a received file, made of what a stranger calls it: no folders, no hidden file, no option of a command, nothing

@@ -15,11 +15,7 @@ const sockets = new Map<string, PacketSocket>()
  * A flow of the engine whose datagrams travel through JavaScript, over any packet socket
  */
 export function detachedFlow (socket: PacketSocket): NativeFlow {
-  port ??= EnginePort.detached({
-    onTransmit: (host, port, datagram) => { sockets.get(host)?.send(datagram) }
-  })
-
-  const flowPort = port
+  const flowPort = port ??= openPort()
   const host = address(++lastFlow)
   let closed = false
 
@@ -71,6 +67,20 @@ export function detachedFlow (socket: PacketSocket): NativeFlow {
       socket.close()
     }
   }
+}
+
+function openPort (): EnginePort {
+  const opened: EnginePort = EnginePort.detached({
+    onTransmit: (host, _port, datagram) => { sockets.get(host)?.send(datagram) },
+    onClosed: () => {
+      // one that failed is of no use to the next flow
+      if (port === opened) {
+        port = undefined
+      }
+    }
+  })
+
+  return opened
 }
 
 function address (flow: number): string {

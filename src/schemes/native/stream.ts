@@ -50,6 +50,11 @@ export class NativeStream implements SecureStream {
   #stopped = false
   #reset = false
 
+  /**
+   * Nothing is delivered any more: it was reset on this side, or the handler has heard of the end
+   */
+  #silent = false
+
   constructor ({ port, session, id, direction, queues, onOver }: NativeStreamInit) {
     this.#port = port
     this.#session = session
@@ -60,12 +65,11 @@ export class NativeStream implements SecureStream {
   }
 
   start (handler: SecureStreamHandler): void {
-    this.#handler = handler
-
-    for (const deliver of this.#held.splice(0)) {
-      deliver(handler)
+    while (this.#held.length > 0) {
+      this.#held.shift()?.(handler)
     }
 
+    this.#handler = handler
     this.#tellConsumed(0)
   }
 
@@ -122,6 +126,9 @@ export class NativeStream implements SecureStream {
   }
 
   reset (): void {
+    this.#silent = true
+    this.#held.length = 0
+
     if (this.#reset) {
       return
     }
@@ -147,7 +154,7 @@ export class NativeStream implements SecureStream {
     if (this.#handler != null) {
       this.#handler.onData(chunk)
     } else {
-      this.#held.push(handler => { handler.onData(chunk) })
+      this.#deliver(handler => { handler.onData(chunk) })
     }
 
     this.#tellConsumed(chunk.byteLength)
@@ -192,7 +199,10 @@ export class NativeStream implements SecureStream {
     }
 
     this.#end()
-    this.#deliver(handler => { handler.onReset(err) })
+    this.#deliver(handler => {
+      this.#silent = true
+      handler.onReset(err)
+    })
   }
 
   #write (data: Uint8Array): void {
@@ -223,6 +233,10 @@ export class NativeStream implements SecureStream {
   }
 
   #deliver (event: (handler: SecureStreamHandler) => void): void {
+    if (this.#silent) {
+      return
+    }
+
     if (this.#handler != null) {
       event(this.#handler)
     } else {
