@@ -165,6 +165,10 @@ export interface SessionLimits {
   maxHeldDatagrams?: number
 }
 
+/**
+ * Options of `psec()`. Each has a default. Schemes that can't be offered, and numbers and a `confirm` that are none, are refused with
+ * `InvalidParametersError` when the node is made. What bounds what a remote can cause is told in `docs/limits.md`.
+ */
 export interface PsecInit extends InboundLimits, SessionLimits, Omit<PsecUpgraderInit, 'schemes' | 'onRenewed'> {
   /**
    * The security schemes to offer and accept, most wanted first
@@ -216,6 +220,9 @@ export type PsecDialEvents =
   /** A negotiation with the address is under way, whoever began it: the dial waits for its outcome */
   ProgressEvent<'psec:join', { localAddress: PacketAddress, remoteAddress: PacketAddress }>
 
+/**
+ * What the transport takes with a dial: libp2p's `signal` and `upgrader`, and `onProgress`, which is told of each step
+ */
 export interface PsecDialOptions extends DialTransportOptions<PsecDialEvents> {
 }
 
@@ -224,10 +231,18 @@ export interface PsecDialOptions extends DialTransportOptions<PsecDialEvents> {
  */
 export interface PsecComponents {
   peerId: PeerId
+
+  /**
+   * What the schemes' handshakes and the confirmation prove the peer id with
+   */
   privateKey: PrivateKey
   logger: ComponentLogger
   events: TypedEventTarget<Libp2pEvents>
   metrics?: Metrics
+
+  /**
+   * A node that has one is refused: sessions over UDP would bypass it
+   */
   connectionProtector?: ConnectionProtector
 }
 

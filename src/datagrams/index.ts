@@ -78,6 +78,9 @@ export interface DatagramsInit {
   maxLogLines?: number
 }
 
+/**
+ * What the service needs of its node
+ */
 export interface DatagramsComponents {
   connectionManager: ConnectionManager
   transportManager: TransportManager
@@ -88,6 +91,9 @@ export interface DatagramsComponents {
   metrics?: Metrics
 }
 
+/**
+ * What a flow tells its listeners
+ */
 export interface DatagramFlowEvents {
   /**
    * A datagram arrived
@@ -128,6 +134,10 @@ export interface DatagramFlow extends TypedEventTarget<DatagramFlowEvents> {
    * The application protocol
    */
   readonly protocol: string
+
+  /**
+   * What carries it, and ends it with itself
+   */
   readonly connection: Connection
   readonly remotePeer: PeerId
 
@@ -135,6 +145,10 @@ export interface DatagramFlow extends TypedEventTarget<DatagramFlowEvents> {
    * Who opened it
    */
   readonly direction: 'inbound' | 'outbound'
+
+  /**
+   * `closed` from when either side has ended it: nothing can be sent any more
+   */
   readonly status: 'open' | 'closed'
 
   /**
@@ -151,6 +165,10 @@ export interface DatagramFlow extends TypedEventTarget<DatagramFlowEvents> {
    * Datagrams that arrived and were delivered
    */
   readonly received: number
+
+  /**
+   * Datagrams that were lost on this side
+   */
   readonly dropped: Readonly<DroppedDatagrams>
 
   /**
@@ -182,6 +200,9 @@ export interface DatagramFlowHandler {
   (flow: DatagramFlow): void | Promise<void>
 }
 
+/**
+ * Options of `Datagrams.handle`
+ */
 export interface HandleOptions {
   /**
    * How many flows of this protocol the remote of a connection may have open at a time

@@ -18,6 +18,9 @@ export interface SchemeContext {
   logger: ComponentLogger
 }
 
+/**
+ * What a scheme is told when it prepares to be the initiator
+ */
 export interface InitiateOptions extends SchemeContext {
   /**
    * The most bytes that the initiation packet may have. A scheme whose first packet would be larger has none.
@@ -25,6 +28,9 @@ export interface InitiateOptions extends SchemeContext {
   maxInitiationPacketSize: number
 }
 
+/**
+ * What a responder is told when its scheme was agreed on
+ */
 export interface RespondOptions extends SchemeContext, AbortOptions {
   /**
    * The scheme's first datagrams if they came before the socket was handed over: the initiator's initiation packet (draft,
@@ -45,6 +51,9 @@ export interface RespondOptions extends SchemeContext, AbortOptions {
   validateAddress?: boolean
 }
 
+/**
+ * What an initiator is told when its scheme was agreed on
+ */
 export interface ProceedOptions extends AbortOptions {
   /**
    * Whether the first flight has been sent along with a proposal: the remote may have begun the handshake, and is told if nothing
@@ -176,6 +185,9 @@ export interface SecureSession {
    */
   readonly remotePeer: PeerId
 
+  /**
+   * `closing` from the call of `close`, `closed` from when `onClose` was, or would be, called
+   */
   readonly status: 'open' | 'closing' | 'closed'
 
   /**
@@ -316,5 +328,9 @@ export interface SecureStream {
    * Stop delivery until `resume`: the remote is held back by flow control. What is under way (up to 512 KiB, if nobody says otherwise) still arrives.
    */
   pause (): void
+
+  /**
+   * Deliver again after `pause`; without effect on a stream that is not paused
+   */
   resume (): void
 }

@@ -28,6 +28,9 @@ export function isIPv6 (address: PacketAddress): boolean {
   return address.host.includes(':')
 }
 
+/**
+ * What a packet socket tells its listeners
+ */
 export interface PacketSocketEvents {
   /**
    * A datagram arrived. Nobody listening: it is lost, as on any datagram socket.
@@ -82,6 +85,9 @@ export interface PacketSocket extends TypedEventTarget<PacketSocketEvents> {
   close (): void
 }
 
+/**
+ * Who decides about strangers, and takes those in that may come: the listener of a local port
+ */
 export interface PacketAcceptor {
   /**
    * Whether a stranger's first datagram deserves a socket. Called for every datagram of every stranger: be quick, keep
@@ -161,6 +167,10 @@ export interface EndpointShield extends PreparedAnswers {
  */
 export interface PacketEndpoint {
   readonly status: 'open' | 'closed'
+
+  /**
+   * Where it was opened, with the port that was chosen for 0
+   */
   readonly localAddress: PacketAddress
 
   /**
@@ -221,6 +231,9 @@ export interface PacketEndpoint {
   close (options?: AbortOptions): Promise<void>
 }
 
+/**
+ * Where to open a local port, see `PacketEndpointFactory.open`; `signal` ends the waiting
+ */
 export interface OpenEndpointOptions extends PacketAddress, AbortOptions {
 }
 

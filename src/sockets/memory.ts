@@ -12,6 +12,9 @@ import type { Cancel, Clock } from '../clock.ts'
 import type { PacketAddress, PacketEndpoint } from './index.ts'
 import type { AbortOptions } from '@libp2p/interface'
 
+/**
+ * What the paths of a `MemoryNetwork` are like. Numbers that are none are refused with `InvalidParametersError`.
+ */
 export interface MemoryNetworkInit {
   /**
    * How long a datagram travels, in milliseconds, or a function of where it travels. Default: 0, which still means after
@@ -67,7 +70,9 @@ export interface MemoryNetworkInit {
 }
 
 /**
- * What became of the datagrams: `delivered` counts copies that reached an endpoint, the rest why others did not
+ * What became of the datagrams: `sent` by sockets; `duplicated`, of which another copy was made; copies that were `delivered` to an
+ * endpoint; and why others were not: `lost` by chance or by `onSend`, `tooLarge` for the `mtu`, `queueFull` with `maxQueuedDatagrams`
+ * under way, `unreachable`, since no endpoint is there
  */
 export interface MemoryNetworkCounters {
   sent: number

@@ -8,6 +8,9 @@ import type { PacketSocket } from '../sockets/index.ts'
 import type { AbortOptions, ComponentLogger, Metrics, PeerId, PrivateKey } from '@libp2p/interface'
 import type { ProgressEvent, ProgressOptions } from 'progress-events'
 
+/**
+ * What the upgrader needs of its node
+ */
 export interface PsecUpgraderComponents {
   peerId: PeerId
   privateKey: PrivateKey
@@ -15,6 +18,9 @@ export interface PsecUpgraderComponents {
   metrics?: Metrics
 }
 
+/**
+ * Options of a `PsecUpgrader`. Schemes that can't be offered, and numbers that are none, are refused with `InvalidParametersError`.
+ */
 export interface PsecUpgraderInit {
   /**
    * The schemes to offer and accept, most wanted first. At least one, no two of one name.
@@ -109,7 +115,14 @@ export interface Negotiation {
  * What an upgrade makes of a packet socket
  */
 export interface SecuredSocket {
+  /**
+   * With the remote, which is authenticated. It owns the socket.
+   */
   session: SecureSession
+
+  /**
+   * How the two came to it
+   */
   negotiation: Negotiation
 
   /**
@@ -118,6 +131,9 @@ export interface SecuredSocket {
   proposals: Proposals
 }
 
+/**
+ * What an upgrade tells `onProgress`
+ */
 export type PsecProgressEvents =
   /** The proposal left, the first or a repeated one; `attempt` counts from 1 */
   ProgressEvent<'psec:propose', { attempt: number, bytes: number, initiationPacket: boolean }> |
@@ -126,6 +142,9 @@ export type PsecProgressEvents =
   /** The handshake has proved who the remote is, and that is who was expected */
   ProgressEvent<'psec:secured', { scheme: string, remotePeer: PeerId }>
 
+/**
+ * Options of `PsecUpgrader.upgradeOutbound`. `signal` ends the upgrade at any of its steps.
+ */
 export interface UpgradeOptions extends Required<AbortOptions>, ProgressOptions<PsecProgressEvents> {
   /**
    * Who has to be there. Anybody else: `UnexpectedPeerError`.
@@ -133,6 +152,9 @@ export interface UpgradeOptions extends Required<AbortOptions>, ProgressOptions<
   remotePeer?: PeerId
 }
 
+/**
+ * Options of `PsecUpgrader.upgradeInbound`
+ */
 export interface InboundUpgradeOptions extends UpgradeOptions {
   /**
    * The datagram for which the socket was opened

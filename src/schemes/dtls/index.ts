@@ -11,6 +11,9 @@ import { DTLS } from './protocol.ts'
 import type { SecurityScheme } from '../index.ts'
 import type { Ranges, SessionQueues } from '../native/settings.ts'
 
+/**
+ * Options of `dtls()`. One out of its range is refused with `InvalidParametersError`.
+ */
 export interface DtlsInit extends SessionQueues {
   /**
    * A session on which nothing is heard for so many milliseconds, 1 or more, is over. Each side goes by its own value. Default: 30,000.

@@ -9,6 +9,9 @@ import { QUIC_DATAGRAM } from './protocol.ts'
 import type { SecurityScheme } from '../index.ts'
 import type { Ranges, SessionQueues } from '../native/settings.ts'
 
+/**
+ * Options of `quicDatagram()`. One out of its range is refused with `InvalidParametersError`.
+ */
 export interface QuicDatagramInit extends SessionQueues {
   /**
    * A session on which nothing is heard for so many milliseconds, 1 or more, is over. The lower of both sides' values counts (RFC
