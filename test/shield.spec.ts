@@ -13,7 +13,7 @@ import { negotiation, quicDatagram, udp } from '../src/index.ts'
 import { compareIds } from '../src/negotiation/index.ts'
 import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
-import { decodeFrame, encodeFrame, looksLikeFrame } from '../src/wire/index.ts'
+import { decodeFrame, encodeFrame, frameType, looksLikeFrame } from '../src/wire/index.ts'
 import { ECHO, expectEcho } from './fixtures/echo.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
@@ -22,11 +22,13 @@ import { createNode, getTransport, getUpgrader, nodeDefaults, stopNodes } from '
 import { OpenEndpoints } from './fixtures/open-endpoints.ts'
 import { countEvents, recordMetrics } from './fixtures/record-metrics.ts'
 import { StubScheme } from './fixtures/stub-scheme.ts'
+import { UdpPath } from './fixtures/udp-path.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { NodeOptions } from './fixtures/nodes.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
+import type { Carry } from './fixtures/udp-path.ts'
 import type { PacketSocket, PsecDialEvents, PsecInit, SecureSession, SecurityScheme } from '../src/index.ts'
-import type { Propose } from '../src/wire/index.ts'
+import type { Frame, Propose } from '../src/wire/index.ts'
 import type { Connection, KeyType, Libp2p, PrivateKey } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { Socket } from 'node:dgram'
@@ -148,73 +150,34 @@ class Stranger {
 }
 
 /**
- * A path between two ports on which all but the first datagram of the first port wait to be released
+ * Holds all but the first datagram until it is released
  */
-class SlowPath {
-  /** What the second port has sent: the frames' types, `packet` if it is none */
-  readonly sentBySecond: string[] = []
-  readonly #sockets: Socket[]
-  readonly #ports: number[]
-  #waiting?: Uint8Array[]
+class Lock {
+  #waiting?: Array<() => void>
+  #isReleased = false
 
-  static async open (first: number, second: number): Promise<SlowPath> {
-    const sockets = [createSocket('udp4'), createSocket('udp4')]
-    sockets.forEach(socket => { socket.bind(0, HOST) })
-    await Promise.all(sockets.map(async socket => once(socket, 'listening')))
-
-    return new SlowPath(sockets, [first, second])
-  }
-
-  private constructor (sockets: Socket[], ports: number[]) {
-    this.#sockets = sockets
-    this.#ports = ports
-    sockets[0].on('message', (datagram) => {
-      if (this.#waiting == null) {
-        this.#forward(datagram)
-        this.#waiting = []
-      } else {
-        this.#waiting.push(datagram)
-      }
-    })
-    sockets[1].on('message', (datagram) => {
-      this.sentBySecond.push(looksLikeFrame(datagram) ? decodeFrame(datagram).type : 'packet')
-      sockets[0].send(datagram, ports[0], HOST)
-    })
-  }
-
-  /** What the first dials to get to the second */
-  get toSecond (): Multiaddr {
-    return multiaddr(`/ip4/${HOST}/udp/${this.#sockets[0].address().port}`)
-  }
-
-  /** What the second dials to get to the first */
-  get toFirst (): Multiaddr {
-    return multiaddr(`/ip4/${HOST}/udp/${this.#sockets[1].address().port}`)
+  carry: Carry = (_datagram, deliver) => {
+    if (this.#isReleased || this.#waiting == null) {
+      this.#waiting ??= []
+      deliver()
+    } else {
+      this.#waiting.push(deliver)
+    }
   }
 
   /**
    * From now on nothing waits
    */
   release (): void {
-    this.#waiting?.forEach(datagram => { this.#forward(datagram) })
-    this.#waiting = undefined
-    this.#sockets[0].removeAllListeners('message')
-    this.#sockets[0].on('message', (datagram) => { this.#forward(datagram) })
-  }
-
-  close (): void {
-    this.#sockets.forEach(socket => { socket.close() })
-  }
-
-  #forward (datagram: Uint8Array): void {
-    this.#sockets[1].send(datagram, this.#ports[1], HOST)
+    this.#isReleased = true
+    this.#waiting?.splice(0).forEach(deliver => { deliver() })
   }
 }
 
 describe('strangers who have to prove their address', () => {
   const strangers: Stranger[] = []
   const relays: UdpRelay[] = []
-  const paths: SlowPath[] = []
+  const paths: UdpPath[] = []
 
   afterEach(async () => {
     await stopNodes()
@@ -235,6 +198,13 @@ describe('strangers who have to prove their address', () => {
     relays.push(relay)
 
     return relay
+  }
+
+  async function openPath (first: Target, second: Target, carry: Parameters<typeof UdpPath.open>[2]): Promise<UdpPath> {
+    const path = await UdpPath.open(first.port, second.port, carry)
+    paths.push(path)
+
+    return path
   }
 
   /**
@@ -318,20 +288,59 @@ describe('strangers who have to prove their address', () => {
           const [bobKey, aliceKey] = lower === 'who answered' ? keys : keys.reverse()
           const bob = await createTarget({ validationThreshold: 0, initiationPacket }, { privateKey: bobKey })
           const alice = await createTarget({ initiationPacket }, { privateKey: aliceKey })
-          const path = await SlowPath.open(alice.port, bob.port)
-          paths.push(path)
+          const lock = new Lock()
+          const sentByBob: Array<Frame['type'] | 'packet'> = []
+          const path = await openPath(alice, bob, {
+            fromFirst: lock.carry,
+            fromSecond: (datagram, deliver) => {
+              sentByBob.push(looksLikeFrame(datagram) ? decodeFrame(datagram).type : 'packet')
+              deliver()
+            }
+          })
 
           // the answer is on its way back when the other dials
           const first = dial(alice.node, path.toSecond)
           await eventually(() => stats(bob).shielded === 1)
           const second = dial(bob.node, path.toFirst)
-          await eventually(() => path.sentBySecond.includes('propose'))
-          path.release()
+          await eventually(() => sentByBob.includes('propose'))
+          lock.release()
 
           await Promise.all((await Promise.all([first, second])).map(expectEcho))
           expect(alice.node.getConnections()).to.have.lengthOf(1)
           expect(bob.node.getConnections()).to.have.lengthOf(1)
         })
+      }
+    }
+
+    for (const lower of ['who was answered', 'who answered']) {
+      for (const initiationPacket of [true, false]) {
+        for (const isLost of [true, false]) {
+          it(`end with one connection if they are dialled when they were just answered, by a proposal ${initiationPacket ? 'with' : 'without'} an initiation packet, ${isLost ? 'and the answer is lost' : 'and proposed again before they had the answer'}, ${lower} being the lower`, async () => {
+            const keys = await generateKeys()
+            const [bobKey, aliceKey] = lower === 'who answered' ? keys : keys.reverse()
+            const bob = await createTarget({ validationThreshold: 0, initiationPacket }, { privateKey: bobKey })
+            const alice = await createTarget({ initiationPacket }, { privateKey: aliceKey })
+            // a round trip takes longer than the wait between two proposals
+            const carry: Carry = (_datagram, deliver) => { setTimeout(deliver, 200) }
+            let toLose = isLost ? 1 : 0
+            const path = await openPath(alice, bob, {
+              fromFirst: carry,
+              fromSecond: (datagram, deliver) => {
+                if (frameType(datagram) !== 'accept' || toLose-- <= 0) {
+                  carry(datagram, deliver)
+                }
+              }
+            })
+
+            const first = dial(alice.node, path.toSecond)
+            await eventually(() => stats(bob).shielded === 1)
+            const second = dial(bob.node, path.toFirst)
+
+            await Promise.all((await Promise.all([first, second])).map(expectEcho))
+            expect(alice.node.getConnections()).to.have.lengthOf(1)
+            expect(bob.node.getConnections()).to.have.lengthOf(1)
+          })
+        }
       }
     }
 

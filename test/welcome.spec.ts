@@ -16,8 +16,10 @@ import { eventually } from './fixtures/eventually.ts'
 import { createNode, stopNodes } from './fixtures/nodes.ts'
 import { OpenEndpoints } from './fixtures/open-endpoints.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
+import { UdpPath } from './fixtures/udp-path.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
+import type { Carry } from './fixtures/udp-path.ts'
 import type { PsecInit } from '../src/index.ts'
 import type { PacketSocket } from '../src/sockets/index.ts'
 import type { SecuredSocket } from '../src/upgrader/index.ts'
@@ -31,12 +33,16 @@ interface Target {
   metrics: RecordedMetrics
 }
 
-async function createTarget (init: PsecInit = {}): Promise<Target> {
+async function createTarget (init: PsecInit = {}, privateKey?: PrivateKey): Promise<Target> {
   const metrics = recordMetrics()
-  const node = await createNode({ metrics: metrics.metrics, psec: init })
+  const node = await createNode({ metrics: metrics.metrics, psec: init, privateKey })
   await handleEcho(node)
 
   return { node, metrics }
+}
+
+function portOf ({ node }: Target): number {
+  return Number(node.getMultiaddrs()[0].getComponents()[1].value)
 }
 
 function stats ({ metrics }: Target): Record<string, number> {
@@ -78,7 +84,7 @@ describe('strangers who are welcome', () => {
 
   it('get one answer to their proposal', async () => {
     const bob = await createTarget()
-    const relay = await UdpRelay.open(Number(bob.node.getMultiaddrs()[0].getComponents()[1].value))
+    const relay = await UdpRelay.open(portOf(bob))
 
     try {
       const alice = await createNode({ listen: [] })
@@ -111,13 +117,35 @@ describe('strangers who are welcome', () => {
     })
   }
 
+  for (const lower of ['who was answered', 'who answered']) {
+    it(`end with one connection if they are dialled when they were just answered, and proposed again before they had the answer, ${lower} being the lower`, async () => {
+      const [aliceKey, bobKey] = await generateKeys(lower === 'who was answered')
+      const [alice, bob] = [await createTarget({}, aliceKey), await createTarget({}, bobKey)]
+      // a round trip takes longer than the wait between two proposals
+      const carry: Carry = (_datagram, deliver) => { setTimeout(deliver, 200) }
+      const path = await UdpPath.open(portOf(alice), portOf(bob), { fromFirst: carry, fromSecond: carry })
+
+      try {
+        const first = alice.node.dial(path.toSecond)
+        await eventually(() => stats(bob).welcomed === 1)
+        const second = bob.node.dial(path.toFirst)
+
+        await Promise.all((await Promise.all([first, second])).map(expectEcho))
+        expect(alice.node.getConnections()).to.have.lengthOf(1)
+        expect(bob.node.getConnections()).to.have.lengthOf(1)
+      } finally {
+        path.close()
+      }
+    })
+  }
+
   it('wait until there is room for them', async () => {
     const bob = await createTarget({ maxPendingInbound: 1, validationThreshold: 100, handshakeTimeout: 400 })
     const silent = createSocket('udp4')
     const proposal = { type: 'propose' as const, peerId: peerIdFromPrivateKey(await generateKeyPair('Ed25519')).toMultihash().bytes, schemes: [quicDatagram().protocol] }
 
     try {
-      silent.send(encodeFrame(proposal), Number(bob.node.getMultiaddrs()[0].getComponents()[1].value), HOST)
+      silent.send(encodeFrame(proposal), portOf(bob), HOST)
       await eventually(() => pending(bob) === 1)
       await expectEcho(await dial(bob))
       expect(stats(bob)).to.include({ welcomed: 0, unwanted: 0 })

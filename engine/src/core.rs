@@ -491,6 +491,11 @@ impl Core {
                 }
                 if first >= 0xc0 && self.shield.awaits_proof(&origin.remote) {
                     self.receive_shielded(now, origin, data);
+                } else if let Some(response) =
+                    self.shield.answer_to_repetition(now, &origin.remote, &data)
+                {
+                    self.counters.shielded += 1;
+                    self.respond_raw(origin.remote, origin.local, response.to_vec());
                 } else {
                     self.surface(origin, &data);
                 }
@@ -1465,7 +1470,7 @@ impl Core {
             return;
         };
         let remote = *remote;
-        let first_flight = session.get().proceed();
+        let first_flight = session.get().proceed(sent);
         self.forget_prepared(id, remote);
         if send_first_flight {
             for (place, data) in first_flight.into_iter().enumerate() {

@@ -1463,7 +1463,7 @@ impl Session for DtlsSession {
         self.first_flight.is_some()
     }
 
-    fn proceed(&mut self) -> Vec<Vec<u8>> {
+    fn proceed(&mut self, _sent: bool) -> Vec<Vec<u8>> {
         self.first_flight.take().unwrap_or_default()
     }
 

@@ -564,8 +564,13 @@ impl Session for QuicSession {
     }
 
     /// Let a prepared initiator go; returns its first flight.
-    fn proceed(&mut self) -> Vec<Vec<u8>> {
-        self.first_flight.take().unwrap_or_default()
+    fn proceed(&mut self, sent: bool) -> Vec<Vec<u8>> {
+        let first_flight = self.first_flight.take().unwrap_or_default();
+        // What quinn says next has the proof. A responder that asks for none any more could begin with this one, which nobody goes on with.
+        if sent && self.owes_proof() {
+            return Vec::new();
+        }
+        first_flight
     }
 
     fn mute(&mut self) {

@@ -19,8 +19,8 @@ pub const ABANDONED: u32 = 1;
 pub trait Session: Send {
     /// Whether it is an initiator that waits for [`Self::proceed`].
     fn is_prepared(&self) -> bool;
-    /// Let a prepared initiator go; returns its first flight.
-    fn proceed(&mut self) -> Vec<Vec<u8>>;
+    /// Let a prepared initiator go; returns its first flight, unless that was `sent` and the remote wants another one.
+    fn proceed(&mut self, sent: bool) -> Vec<Vec<u8>>;
     /// Let nothing leave, not even a goodbye.
     fn mute(&mut self);
     /// Whether it is over for good and can be forgotten.

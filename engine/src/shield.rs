@@ -20,6 +20,10 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(15);
 /// The time for which [`Policy::max_unprepared`] holds.
 const UNPREPARED_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a stranger that was answered, and that JavaScript has dialled since, may go on proposing before it seems to have lost the
+/// answer: it has no other one before it gives its proof, which takes two round trips.
+const CROSSING_TIME: Duration = Duration::from_secs(2);
+
 /// The type of a proposal (draft, "Frames").
 const PROPOSE: u8 = 0;
 
@@ -134,9 +138,13 @@ impl Proposal {
         }
     }
 
-    fn frame(&self, packet: &[u8]) -> Vec<u8> {
+    fn bare(&self) -> Vec<u8> {
         let id = &self.id[..self.id_length.into()];
-        let mut frame = [&[PROPOSE, self.id_length], id, &self.answer.offer].concat();
+        [&[PROPOSE, self.id_length], id, &self.answer.offer].concat()
+    }
+
+    fn frame(&self, packet: &[u8]) -> Vec<u8> {
+        let mut frame = self.bare();
         let mut length = packet.len();
         while length > 0x7f {
             frame.push(length as u8 | 0x80);
@@ -242,6 +250,21 @@ impl Shield {
     /// proposal since.
     pub fn awaits_proof(&self, remote: &SocketAddr) -> bool {
         self.proposals.get(remote).is_some_and(|it| !it.passed_on)
+    }
+
+    /// A proposal of somebody whom JavaScript dials, and who may go by the answer that it was given before: that answer, if it is the same
+    /// proposal again. `None` if JavaScript is to have it, as it is after a while: the answer may be lost, and what JavaScript proposes
+    /// be taken for what crosses this one.
+    pub fn answer_to_repetition(
+        &self,
+        now: Instant,
+        remote: &SocketAddr,
+        proposal: &[u8],
+    ) -> Option<Arc<[u8]>> {
+        let known = self.proposals.get(remote).filter(|it| !it.passed_on)?;
+        // With a packet it would be a new dial's.
+        let is_repeated = now.duration_since(known.at) < CROSSING_TIME && proposal == known.bare();
+        is_repeated.then(|| known.answer.response.clone())
     }
 
     /// JavaScript hears of the proposal, with its proof.

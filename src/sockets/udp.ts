@@ -7,6 +7,7 @@ import { TypedEventEmitter } from 'main-event'
 import { raceSignal } from 'race-signal'
 import { equals } from 'uint8arrays/equals'
 import { checkLimits } from '../check-limits.ts'
+import { realClock } from '../clock.ts'
 import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError, AddressUnreachableError } from '../errors.ts'
@@ -34,6 +35,12 @@ const MAX_UDP_PAYLOAD = 65_487
  * A session, and the one that may replace it
  */
 const MAX_SOCKETS_PER_REMOTE = 2
+
+/**
+ * How long a remote that was answered, and that we have dialled since, may go on proposing, in milliseconds, before it seems to have lost
+ * the answer: a round trip, and then some
+ */
+const CROSSING_TIME = 1_000
 
 /**
  * What a port keeps for its remotes; beyond that the newest is dropped, and counted, where it says nothing else. Each is a whole
@@ -297,11 +304,9 @@ export class UdpEndpoint implements PacketEndpoint {
     if (entry != null && dialled == null) {
       this.#deliver(entry, datagram, localHost)
     } else if (this.#accepts(datagram, remote, false)) {
-      const socket = this.#open(remote, localHost)
-      socket.accepted = true
+      const socket = this.#openBeside(dialled, remote, localHost)
       socket.answered = welcomed?.answer
       socket.guest = welcomed?.guest
-      socket.beside = dialled
       this.#acceptor?.onSocket(socket, datagram, false, dialled)
     } else if (welcomed != null) {
       this.#port.commands.dismiss(remote.host, remote.port, welcomed.guest)
@@ -317,13 +322,22 @@ export class UdpEndpoint implements PacketEndpoint {
       this.#deliver(entry, proposal, localHost)
       this.#deliver(entry, datagram, localHost)
     } else if (this.#accepts(proposal, remote, true)) {
-      const socket = this.#open(remote, localHost)
-      socket.accepted = true
+      const socket = this.#openBeside(dialled, remote, localHost)
       socket.answered = answer
-      socket.beside = dialled
       this.#acceptor?.onSocket(socket, proposal, true, dialled)
       socket.receive(datagram, localHost)
     }
+  }
+
+  /**
+   * A socket for the acceptor, because the remote began
+   */
+  #openBeside (dialled: UdpSocket | undefined, remote: PacketAddress, localHost?: string): UdpSocket {
+    const socket = this.#open(remote, localHost)
+    socket.accepted = true
+    socket.beside = dialled
+
+    return socket
   }
 
   #accepts (datagram: Uint8Array, remote: PacketAddress, validated: boolean): boolean {
@@ -337,8 +351,9 @@ export class UdpEndpoint implements PacketEndpoint {
 
   #deliver ({ address, sockets }: Remote, datagram: Uint8Array, localHost?: string): void {
     const newest = sockets.at(-1)
-    // A remote that proposes again may not have got the answer that it was given, and may take notice of what we have proposed.
-    const isForBoth = frameType(datagram) === 'propose' && newest?.beside?.status === 'open' && isDialling(newest.beside)
+    // A remote that goes on proposing has not got the answer that it was given, and may take notice of what we have proposed.
+    const isForBoth = frameType(datagram) === 'propose' && newest?.beside?.status === 'open' && isDialling(newest.beside) &&
+      realClock.now() - newest.openedAt > CROSSING_TIME
     // A negotiation is the newest socket's.
     const takers = looksLikeFrame(datagram)
       ? sockets.filter(socket => socket === newest || isForBoth)
@@ -464,6 +479,8 @@ class UdpSocket extends TypedEventEmitter<PacketSocketEvents> implements PacketS
    * By which we dial the remote, which goes by the answer that it was given for this one
    */
   beside?: UdpSocket
+
+  readonly openedAt = realClock.now()
 
   readonly #port: EnginePort
   readonly #owner: UdpSocketOwner

@@ -271,6 +271,75 @@ fn a_stranger_who_was_answered_before_we_dialled_it_still_proves_its_address() {
     assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
 }
 
+/// A has proposed, and is to prove its address, and JavaScript at B, which does not know, dials it.
+fn crossed() -> Net {
+    let mut net = challenged();
+    let claim = Command::Claim { remote: A.into() };
+    net.b.core.handle_command(net.now, claim);
+    let (identity, peer) = (net.b.identity.clone(), net.a.as_peer());
+    let first_flight = net.b.core.initiate(net.now, 7, identity, peer, 1400);
+    assert!(first_flight.is_ok());
+    net
+}
+
+/// A says something, which is answered.
+fn say(net: &mut Net, datagram: &[u8]) {
+    net.b.hear(net.now, A.into(), datagram);
+    net.b.collect();
+}
+
+#[test]
+fn who_is_dialled_once_it_was_answered_and_proposes_again_is_answered_as_before() {
+    let mut net = crossed();
+    net.now += Duration::from_millis(1_999);
+    say(&mut net, BARE);
+    assert_eq!(net.b.core.counters.shielded, 2);
+    assert!(net.b.raw().is_empty());
+    net.deliver_all();
+    assert_eq!(net.a.raw(), [ACCEPT, ACCEPT]);
+}
+
+#[test]
+fn who_is_dialled_once_it_was_answered_seems_to_have_lost_the_answer_if_it_goes_on_proposing() {
+    let mut net = crossed();
+    net.now += Duration::from_secs(2);
+    say(&mut net, BARE);
+    assert_eq!(net.b.raw(), [BARE]);
+}
+
+#[test]
+fn what_is_no_repetition_is_the_dials() {
+    let other: &[u8] = &BARE.to_ascii_uppercase();
+    for proposal in [other, &proposal(BARE, &[0xc0; 200])] {
+        let mut net = crossed();
+        say(&mut net, proposal);
+        assert_eq!(net.b.raw(), [proposal]);
+        assert_eq!(net.b.core.counters.shielded, 1);
+    }
+}
+
+#[test]
+fn who_proposes_again_once_it_has_proved_its_address_is_javascripts() {
+    let mut net = crossed();
+    net.proceed(false);
+    net.deliver_all();
+    assert_eq!(validated(&net.b).len(), 1);
+    say(&mut net, BARE);
+    assert_eq!(net.b.raw().last(), Some(&BARE));
+}
+
+#[test]
+fn a_first_flight_is_not_sent_again_when_a_proof_was_asked_for() {
+    let mut net = challenged();
+    let challenged = net.b.core.counters.challenged;
+    net.proceed_with(true, true);
+    net.deliver_all();
+    assert_eq!(net.b.core.counters.challenged, challenged);
+    respond_to_validated(&mut net);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.b.secured_peer(), Some(&net.a.peer_id[..]));
+}
+
 /// A has proved its address, and begins again, before JavaScript has got as far as to serve it.
 fn dial_again_behind_the_shield() -> Net {
     let mut net = proved();
