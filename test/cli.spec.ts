@@ -424,7 +424,7 @@ describe('psec command', () => {
       expect(Buffer.concat(received)).to.equalBytes(sent)
     })
 
-    it('holds back who sends without reading', async () => {
+    it('holds back who sends without reading, until they read', async () => {
       const { address } = await listen()
       const stream = await stranger.dialProtocol(multiaddr(address), '/echo/1.0.0')
       let sent = 0
@@ -442,6 +442,8 @@ describe('psec command', () => {
       }
 
       expect(sent).to.be.lessThan(limit)
+      stream.resume()
+      await once(stream, 'drain')
       stream.abort(new Error('Enough'))
     })
 
