@@ -1,6 +1,7 @@
-import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { expect } from 'aegir/chai'
 
@@ -33,4 +34,29 @@ describe('loading the native engine', () => {
     expect(load).to.throw(/can't be loaded.*npm rebuild libp2p-psec/)
       .with.property('name', 'EngineUnavailableError')
   })
+})
+
+describe('a package whose native engine was not built', () => {
+  let folder: string
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'psec-package-'))
+    await cp('src', join(folder, 'src'), { recursive: true })
+    await cp('package.json', join(folder, 'package.json'))
+    await symlink(resolve('node_modules'), join(folder, 'node_modules'))
+  })
+
+  after(async () => {
+    await rm(folder, { recursive: true })
+  })
+
+  for (const args of [['listen'], ['ping', '/ip4/127.0.0.1/udp/9/psec']]) {
+    it(`says what to install when it is to ${args[0]}`, async () => {
+      const stderr = await new Promise(resolve => {
+        execFile(process.execPath, ['src/cli/bin.ts', ...args], { cwd: folder, env: { ...process.env, NODE_OPTIONS: '' } }, (_err, _stdout, stderr) => { resolve(stderr) })
+      })
+
+      expect(stderr).to.match(/^psec: EngineUnavailableError: .*Rust toolchain.*npm rebuild libp2p-psec/m)
+    })
+  }
 })

@@ -76,6 +76,33 @@ describe('a session\'s stream as a libp2p stream', () => {
     expect(stream.writableNeedsDrain).to.equal(false)
   })
 
+  it('waits for the next drain, each time', async () => {
+    secure.canSendMore = false
+
+    for (let i = 0; i < 2; i++) {
+      stream.send(Uint8Array.of(i))
+      const drain = stream.onDrain()
+      const first = await Promise.race([drain.then(() => 'drain'), new Promise(resolve => setImmediate(resolve, 'turn'))])
+      secure.handler.onDrain()
+      await drain
+
+      expect(first).to.equal('turn')
+    }
+
+    await stream.onDrain()
+  })
+
+  it('waits for a drain no longer than told, or than it is open', async () => {
+    secure.canSendMore = false
+    stream.send(Uint8Array.of(1))
+    await expect(stream.onDrain({ signal: AbortSignal.abort(new Error('enough')) })).to.eventually.be.rejectedWith('enough')
+
+    const drain = stream.onDrain()
+    secure.handler.onReset()
+    await expect(drain).to.eventually.be.rejected().with.property('name', 'StreamResetError')
+    await expect(stream.onDrain()).to.eventually.be.rejected().with.property('name', 'StreamStateError')
+  })
+
   it('sends no more than `maxMessageSize` at a time', () => {
     stream.maxMessageSize = 2
     stream.send(Uint8Array.of(1, 2, 3))

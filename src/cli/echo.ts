@@ -1,4 +1,3 @@
-import { drained } from './drained.ts'
 import { readContent } from './file-transfer/read-content.ts'
 import type { Stream } from '@libp2p/interface'
 
@@ -15,7 +14,7 @@ export async function echo (stream: Stream, signal: AbortSignal): Promise<void> 
   try {
     for await (const chunk of readContent(stream, { signal })) {
       if (!stream.send(chunk)) {
-        await drained(stream, { signal: AbortSignal.any([signal, AbortSignal.timeout(30_000)]) })
+        await stream.onDrain({ signal: AbortSignal.any([signal, AbortSignal.timeout(30_000)]) })
       }
     }
 

@@ -131,6 +131,8 @@ export class UdpEndpoint implements PacketEndpoint {
    * Open a UDP port. Throws `AddressInUseError`, `AddressUnavailableError`, `EngineUnavailableError`.
    */
   constructor (init: UdpEndpointInit) {
+    loadEngine()
+
     try {
       this.#port = EnginePort.bind(init.host, init.port, init.anyStranger ?? false, nativeLimits(init), {
         onRaw: (host, port, localHost, datagram, welcomed) => { this.#onDatagram({ host, port }, localHost, datagram, welcomed) },

@@ -1,9 +1,10 @@
 import { StreamMessageEvent } from '@libp2p/interface'
 import { AbstractStream } from '@libp2p/utils'
 import { Uint8ArrayList } from 'uint8arraylist'
+import { drained } from './drained.ts'
 import { readLoop } from './read-loop.ts'
 import type { SecureSession, SecureStream } from '../schemes/index.ts'
-import type { EventHandler, MessageStreamEvents } from '@libp2p/interface'
+import type { AbortOptions, EventHandler, MessageStreamEvents } from '@libp2p/interface'
 import type { AbstractStreamInit, SendResult } from '@libp2p/utils'
 
 export interface StreamLimits {
@@ -136,6 +137,13 @@ export class PsecStream extends AbstractStream {
         this.#updateFlow()
       })
     }
+  }
+
+  /**
+   * Like the base class's, except that it waits for the next drain, each time: that one's promise is made once, and then stays resolved
+   */
+  async onDrain (options?: AbortOptions): Promise<void> {
+    await drained(this, options)
   }
 
   onRemoteCloseRead (): void {

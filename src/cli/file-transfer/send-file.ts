@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { lpStream } from '@libp2p/utils'
-import { drained } from '../drained.ts'
 import { FileMismatchError, FileRefusedError, FileTransferError, LocalFileError } from '../errors.ts'
 import { FILE_PROTOCOL, MESSAGE_LIMITS, readResult, readVerdict, writeMessage } from './messages.ts'
 import type { Connection, Stream } from '@libp2p/interface'
@@ -129,7 +128,7 @@ async function sendContent (stream: Stream, file: FileHandle, name: string, size
     hash.update(chunk)
 
     if (!stream.send(chunk)) {
-      await drained(stream, { signal })
+      await stream.onDrain({ signal })
     }
 
     onProgress(sent, size)

@@ -4,9 +4,9 @@ import type { AbortOptions, Stream, StreamCloseEvent } from '@libp2p/interface'
 
 /**
  * Wait until a stream whose `send` has returned false takes more. Rejects when the stream closes, or with the signal's
- * reason. The stream's own `onDrain` does not: its promise is made once and then stays resolved.
+ * reason.
  */
-export async function drained (stream: Stream, options: AbortOptions): Promise<void> {
+export async function drained (stream: Stream, options: AbortOptions = {}): Promise<void> {
   if (!stream.writableNeedsDrain) {
     return
   }
@@ -14,7 +14,7 @@ export async function drained (stream: Stream, options: AbortOptions): Promise<v
   const drain = Promise.withResolvers<void>()
   const onDrain = (): void => { drain.resolve() }
   const onClose = (evt: StreamCloseEvent): void => {
-    drain.reject(evt.error ?? new StreamStateError('The stream was closed before everything was sent'))
+    drain.reject(evt.error ?? new StreamStateError('The stream was closed before everything was sent, open another one'))
   }
 
   stream.addEventListener('drain', onDrain)
