@@ -1,9 +1,12 @@
+import { execFile } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
+import { promisify } from 'node:util'
 import { generateKeyPair, privateKeyToProtobuf } from '@libp2p/crypto/keys'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { lpStream } from '@libp2p/utils'
@@ -13,8 +16,10 @@ import { createLibp2p } from 'libp2p'
 import { toString } from 'uint8arrays/to-string'
 import { numberedName, safeName } from '../src/cli/file-transfer/safe-name.ts'
 import { main } from '../src/cli/main.ts'
+import { withPsec } from '../src/cli/with-psec.ts'
 import { psec } from '../src/index.ts'
 import { encodeFrame } from '../src/wire/index.ts'
+import { createNode, stopNodes } from './fixtures/nodes.ts'
 import { PsecCommand } from './fixtures/psec-command.ts'
 import { schemes } from './fixtures/schemes.ts'
 import type { OutputStream } from '../src/cli/output.ts'
@@ -52,6 +57,13 @@ describe('psec command', () => {
     return { listener, address, peerId }
   }
 
+  /** The address of a node that knows none of the command's protocols */
+  async function listenWithout (): Promise<string> {
+    const node = await createNode()
+
+    return withPsec(node.getMultiaddrs()[0])
+  }
+
   before(async () => {
     stranger = await createLibp2p({ transports: [psec()] })
   })
@@ -71,6 +83,7 @@ describe('psec command', () => {
       await command.exit()
     }
 
+    await stopNodes()
     await rm(folder, { recursive: true, force: true })
   })
 
@@ -324,6 +337,25 @@ describe('psec command', () => {
       expect(await listener.exit()).to.equal(0)
     })
 
+    it('says what to do instead of listening as another peer', async () => {
+      const command = await run('listen', '--listen', `${LOOPBACK}/p2p/${STRANGER}`)
+
+      expect(command.status).to.equal(2)
+      expect(command.stderr).to.match(/^psec: UsageError: .*--key/)
+    })
+
+    it('fails when its output can\'t be written', async function () {
+      if (!existsSync('/dev/full')) {
+        this.skip()
+      }
+
+      const command = new PsecCommand(['listen', '--listen', LOOPBACK], 'exec > /dev/full')
+      running.push(command)
+
+      expect(await command.exit()).to.equal(1)
+      expect(command.stderr).to.match(/^psec: LocalFileError: Can't write the output/).and.not.include('    at ')
+    })
+
     it('ends when nobody reads its output any more', async () => {
       const { listener, address } = await listen()
       listener.closeStdout()
@@ -391,6 +423,33 @@ describe('psec command', () => {
       expect(ping.status).to.equal(1)
       expect(ping.stderr).to.match(/^psec: NoAnswerError: /)
       expect(await ping.event('error')).to.include({ name: 'NoAnswerError' })
+    })
+
+    it('ends with a summary, and an error, when the node goes away', async () => {
+      const { listener, address } = await listen()
+      const ping = start('ping', '--json', address, '-c', '1000')
+      await ping.event('pong')
+      listener.kill('SIGINT')
+
+      expect(await ping.exit()).to.equal(1)
+      expect((await ping.event('summary')).received).to.be.at.least(1)
+      expect(await ping.event('error')).to.include({ name: 'ConnectionClosedError' })
+    })
+
+    it('names the error if the node answers no pings', async () => {
+      const ping = await run('ping', await listenWithout(), '-c', '1')
+
+      expect(ping.status).to.equal(1)
+      expect(ping.stderr).to.match(/^psec: UnsupportedProtocolError: .*no pings/)
+    })
+
+    it('does not take its own key for that of the node', async () => {
+      await writeFile(join(folder, 'key'), privateKeyToProtobuf(await generateKeyPair('Ed25519')))
+      const { address } = await listen('--key', join(folder, 'key'))
+      const ping = await run('ping', address, '--key', join(folder, 'key'))
+
+      expect(ping.status).to.equal(2)
+      expect(ping.stderr).to.match(/^psec: UsageError: .*--key/)
     })
 
     it('ends with a summary by SIGINT', async () => {
@@ -600,7 +659,52 @@ describe('psec command', () => {
 
       expect(send.status).to.equal(1)
       expect(send.stderr).to.match(/^psec: FileRefusedError: .*--out/)
+      expect(await listener.event('error')).to.include({ name: 'FileRefusedError' })
       expect(listener.events.some(({ event }) => event === 'file')).to.be.false()
+    })
+
+    it('is refused by a node that knows no files', async () => {
+      const { path } = await makeFile('file', 100)
+      const send = await run('send', await listenWithout(), path)
+
+      expect(send.status).to.equal(1)
+      expect(send.stderr).to.match(/^psec: FileRefusedError: .*does not speak/)
+    })
+
+    it('looks at all of its files before it dials', async () => {
+      const { address } = await listen('--out', await makeInbox())
+      const { path } = await makeFile('file', 100)
+      const send = await run('send', '--json', address, path, join(folder, 'nothing'))
+
+      expect(send.status).to.equal(1)
+      expect(send.events.map(({ event }) => event)).to.deep.equal(['error'])
+      expect(await readdir(join(folder, 'inbox'))).to.be.empty()
+    })
+
+    it('does not wait for somebody to write to a pipe', async function () {
+      if (process.platform === 'win32') {
+        this.skip()
+      }
+
+      await promisify(execFile)('mkfifo', [join(folder, 'pipe')])
+      const { address } = await listen('--out', await makeInbox())
+      const send = await run('send', address, join(folder, 'pipe'))
+
+      expect(send.status).to.equal(1)
+      expect(send.stderr).to.match(/^psec: LocalFileError: .*not a regular file/)
+    })
+
+    it('prints names that cannot drive a terminal', async function () {
+      if (process.platform === 'win32') {
+        this.skip()
+      }
+
+      const { address } = await listen('--out', await makeInbox())
+      const { path } = await makeFile('a\u001b[31m', 100)
+      const send = await run('send', address, path)
+
+      expect(send.status).to.equal(0)
+      expect(send.lines.join('')).to.include('Sent a\ufffd[31m').and.not.include('\u001b')
     })
 
     it('names the error if a file is not there', async () => {
@@ -760,7 +864,11 @@ describe('psec command', () => {
         stream.send(Uint8Array.of(1))
         stream.abort(new Error('Broken off'))
 
-        await listener.until(() => listener.stderr.includes('was not received'), 'a word about it')
+        const error = await listener.event('error')
+
+        expect(error.name).to.equal('FileTransferError')
+        expect(error.message).to.match(/^broken broke off after [01] of 10 bytes/)
+        expect(listener.stderr).to.include('was not received')
         expect(await readdir(inbox)).to.be.empty()
       })
 

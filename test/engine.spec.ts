@@ -50,13 +50,15 @@ describe('a package whose native engine was not built', () => {
     await rm(folder, { recursive: true })
   })
 
+  async function run (...args: string[]): Promise<string> {
+    return new Promise(resolve => {
+      execFile(process.execPath, ['src/cli/bin.ts', ...args], { cwd: folder, env: { ...process.env, NODE_OPTIONS: '' } }, (_err, _stdout, stderr) => { resolve(stderr) })
+    })
+  }
+
   for (const args of [['listen'], ['ping', '/ip4/127.0.0.1/udp/9/psec']]) {
     it(`says what to install when it is to ${args[0]}`, async () => {
-      const stderr = await new Promise(resolve => {
-        execFile(process.execPath, ['src/cli/bin.ts', ...args], { cwd: folder, env: { ...process.env, NODE_OPTIONS: '' } }, (_err, _stdout, stderr) => { resolve(stderr) })
-      })
-
-      expect(stderr).to.match(/^psec: EngineUnavailableError: .*Rust toolchain.*npm rebuild libp2p-psec/m)
+      expect(await run(...args)).to.match(/^psec: EngineUnavailableError: .*Rust toolchain.*npm rebuild libp2p-psec/m)
     })
   }
 })

@@ -4,6 +4,7 @@ import { defaultLogger } from '@libp2p/logger'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { expect } from 'aegir/chai'
 import { compareIds } from '../src/negotiation/index.ts'
+import { quicDatagram } from '../src/schemes/quic-datagram/index.ts'
 import { MemoryNetwork } from '../src/sockets/memory.ts'
 import { PsecUpgrader } from '../src/upgrader/index.ts'
 import { maxInitiationPacketSize } from '../src/upgrader/packet-size.ts'
@@ -1206,6 +1207,7 @@ describe('PSEC upgrader', () => {
   describe('init', () => {
     const cases: Record<string, SecurityScheme[]> = {
       'no scheme': [],
+      'what makes a scheme, and was not called': [quicDatagram as unknown as SecurityScheme],
       'two schemes of one name': [new StubScheme(OTHER), new StubScheme(OTHER)],
       'an empty name': [new StubScheme('')],
       'a name of 256 bytes': [new StubScheme('ä'.repeat(128))],

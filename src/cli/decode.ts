@@ -63,12 +63,18 @@ function describe (frame: Frame): FrameFields {
 async function readInput (stdin: CommandContext['stdin'], signal: AbortSignal): Promise<string> {
   let input = ''
 
-  for await (const chunk of addAbortSignal(signal, stdin)) {
-    input += chunk.toString('latin1')
+  try {
+    for await (const chunk of addAbortSignal(signal, stdin)) {
+      input += chunk.toString('latin1')
 
-    if (input.length > MAX_INPUT_LENGTH) {
-      throw new UsageError('There is more on stdin than fits into one datagram')
+      if (input.length > MAX_INPUT_LENGTH) {
+        throw new UsageError('There is more on stdin than fits into one datagram')
+      }
     }
+  } catch (err) {
+    // the stream's own error does not say why
+    signal.throwIfAborted()
+    throw err
   }
 
   return input

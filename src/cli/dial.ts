@@ -1,13 +1,19 @@
+import { CODE_P2P } from '@multiformats/multiaddr'
 import { connectionText, describeConnection, milliseconds } from './describe-connection.ts'
+import { UsageError } from './errors.ts'
 import type { CommandContext } from './command.ts'
 import type { PsecNode } from './node.ts'
 import type { Connection } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 
 /**
- * Dial, and report the connection
+ * Dial, and report the connection. Rejects with `UsageError` if the address is the node's own, and with what libp2p's dial rejects with.
  */
 export async function dial (node: PsecNode, address: Multiaddr, { output, signal }: CommandContext): Promise<Connection> {
+  if (getPeerId(address) === node.peerId.toString()) {
+    throw new UsageError(`${address} is this node itself: --key has to be another key than that of the node to dial`)
+  }
+
   output.status(`Dialling ${address}…`)
 
   const start = performance.now()
@@ -20,4 +26,8 @@ export async function dial (node: PsecNode, address: Multiaddr, { output, signal
   }
 
   return connection
+}
+
+function getPeerId (address: Multiaddr): string | undefined {
+  return address.getComponents().find(({ code }) => code === CODE_P2P)?.value
 }

@@ -1,14 +1,15 @@
 import { constants } from 'node:fs'
 import { access, mkdir } from 'node:fs/promises'
+import { CODE_P2P } from '@multiformats/multiaddr'
 import { listenFilter } from '../transport/filters.ts'
 import { expectNoMore, parseAddress, parseSchemes, parseString } from './arguments.ts'
 import { DATAGRAM_ECHO_PROTOCOL, echoDatagrams } from './datagram-echo.ts'
 import { connectionText, describeConnection } from './describe-connection.ts'
 import { echo, ECHO_PROTOCOL } from './echo.ts'
-import { LocalFileError, UsageError } from './errors.ts'
+import { FileRefusedError, LocalFileError, UsageError } from './errors.ts'
 import { FILE_PROTOCOL, receiveFile } from './file-transfer/index.ts'
 import { formatBytes } from './format-bytes.ts'
-import { formatError } from './format-error.ts'
+import { describeError, formatError } from './format-error.ts'
 import { createNode } from './node.ts'
 import { withPsec } from './with-psec.ts'
 import type { CommandArguments, CommandContext, OptionValue } from './command.ts'
@@ -65,6 +66,10 @@ function parseListen (value: OptionValue): string[] {
   const addresses = Array.isArray(value) ? value.map(String) : [DEFAULT_LISTEN]
 
   for (const address of addresses) {
+    if (parseAddress(address).getComponents().some(({ code }) => code === CODE_P2P)) {
+      throw new UsageError(`"${address}" names a peer id, which is not listened on: leave it out, and give that peer's key by --key`)
+    }
+
     if (listenFilter([parseAddress(address)]).length === 0) {
       throw new UsageError(`"${address}" can't be listened on, a port of this machine has an IP address, no name: /ip4/127.0.0.1/udp/0/psec for instance, or /ip4/0.0.0.0/udp/0/psec for all of its IPv4 addresses`)
     }
@@ -78,7 +83,7 @@ async function prepareFolder (folder: string): Promise<void> {
     await mkdir(folder, { recursive: true })
     await access(folder, constants.W_OK)
   } catch (err: any) {
-    throw new LocalFileError(`Can't put files into ${folder}: ${err.message}`, { cause: err })
+    throw new LocalFileError(`Can't put files into ${folder}: ${err.code === 'EEXIST' ? 'it is not a folder' : err.message}`, { cause: err })
   }
 }
 
@@ -90,12 +95,15 @@ async function serve (node: PsecNode, folder: string | undefined, { output, sign
       const file = await receiveFile(stream, { folder, signal })
 
       if (file == null) {
-        output.error(`psec: Refused a file from ${from}: to receive files, use --out`)
+        const refusal = new FileRefusedError(`A file from ${from} was refused: to receive files, use --out`)
+        output.error(`psec: ${formatError(refusal)}`)
+        output.event('error', describeError(refusal))
       } else {
         output.event('file', { ...file, from }, `Received ${file.name}, ${formatBytes(file.bytes)}, from ${from}\n  SHA-256  ${file.sha256}`)
       }
     } catch (err) {
       output.error(`psec: A file from ${from} was not received: ${formatError(err)}`)
+      output.event('error', describeError(err))
     }
   }
 

@@ -64,6 +64,6 @@ async function readKey (file: string): Promise<PrivateKey> {
   try {
     return privateKeyFromProtobuf(await readFile(file))
   } catch (err: any) {
-    throw new LocalFileError(`Can't read a protobuf-encoded libp2p private key from ${file}: ${err.message}`, { cause: err })
+    throw new LocalFileError(`Can't read a protobuf-encoded libp2p private key from ${file}: ${err.message}. How to make one is in docs/cli.md, under "--key"`, { cause: err })
   }
 }

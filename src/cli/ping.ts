@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { ProtocolError } from '@libp2p/interface'
+import { ConnectionClosedError, ProtocolError, UnsupportedProtocolError } from '@libp2p/interface'
 import { byteStream } from '@libp2p/utils'
 import { equals } from 'uint8arrays/equals'
 import { expectNoMore, parseInteger, parseMultiaddr, parseSchemes, parseString } from './arguments.ts'
@@ -11,7 +11,7 @@ import { createNode } from './node.ts'
 import type { CommandArguments, CommandContext } from './command.ts'
 import type { Connection } from '@libp2p/interface'
 
-export const usage = `psec ping MULTIADDR [-c N] [--schemes LIST]
+export const usage = `psec ping MULTIADDR [-c N] [--schemes LIST] [--key FILE]
 
 Dials a node and pings it over a stream, once a second.
 
@@ -50,7 +50,13 @@ export async function run ({ values, positionals }: CommandArguments, context: C
     const connection = await dial(node, address, context)
     const pings = await pingRepeatedly(connection, count, context)
 
-    context.output.event('summary', summary(pings), summaryText(pings))
+    if (pings.times.length > 0) {
+      context.output.event('summary', summary(pings), summaryText(pings))
+    }
+
+    if (pings.error != null) {
+      throw pings.error
+    }
   } finally {
     await node.stop()
   }
@@ -66,10 +72,15 @@ interface Pings {
    * Of those that were answered
    */
   times: number[]
+
+  /**
+   * Why there are no more
+   */
+  error?: Error
 }
 
 /**
- * Ends early, and without an error, by the signal
+ * Ends early by an error, and by the signal: if one was answered by then, without an error
  */
 async function pingRepeatedly (connection: Connection, count: number, { output, signal }: CommandContext): Promise<Pings> {
   const times: number[] = []
@@ -86,16 +97,20 @@ async function pingRepeatedly (connection: Connection, count: number, { output, 
       if (seq < count) {
         await delay(INTERVAL, undefined, { signal })
       }
-    } catch (err) {
-      if (signal.aborted && times.length > 0) {
-        break
-      }
-
-      throw err
+    } catch (err: any) {
+      return { sent, times, error: signal.aborted && times.length > 0 ? undefined : explain(err, connection) }
     }
   }
 
   return { sent, times }
+}
+
+function explain (err: Error, connection: Connection): Error {
+  if (err.name === 'UnsupportedProtocolError') {
+    return new UnsupportedProtocolError(`The node answers no pings, it does not speak ${PING_PROTOCOL}`)
+  }
+
+  return connection.status === 'open' ? err : new ConnectionClosedError('The connection ended before all pings were answered')
 }
 
 /**

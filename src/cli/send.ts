@@ -4,16 +4,17 @@ import { DatagramPlayer } from './datagram-player.ts'
 import { milliseconds } from './describe-connection.ts'
 import { dial } from './dial.ts'
 import { UsageError } from './errors.ts'
-import { sendFile } from './file-transfer/index.ts'
+import { checkFile, sendFile } from './file-transfer/index.ts'
 import { formatBytes } from './format-bytes.ts'
 import { createNode } from './node.ts'
+import { printable } from './printable.ts'
 import { Progress } from './progress.ts'
 import type { CommandArguments, CommandContext } from './command.ts'
 import type { Connection } from '@libp2p/interface'
 
-export const usage = `psec send MULTIADDR FILE… [--datagrams RATE] [--schemes LIST]
+export const usage = `psec send MULTIADDR FILE… [--datagrams RATE] [--schemes LIST] [--key FILE]
 
-Sends files to a node that runs "psec listen --out DIR", and compares the SHA-256 of what was sent and received.
+Sends files to a node that runs "psec listen --out DIR", one after the other until one fails, and compares the SHA-256 of what was sent and received.
 
   --datagrams RATE  play RATE datagrams a second beside the files, and count how many come back
   --schemes LIST    schemes to offer by their short names, most wanted first: quic-datagram, dtls
@@ -33,6 +34,10 @@ export async function run ({ values, positionals: [target, ...files] }: CommandA
 
   if (files.length === 0) {
     throw new UsageError('The files to send are missing')
+  }
+
+  for (const file of files) {
+    await checkFile(file)
   }
 
   const node = await createNode({ schemes, keyFile: parseString('--key', values.key) })
@@ -66,7 +71,7 @@ async function send (connection: Connection, file: string, { output, signal }: C
   const ms = milliseconds(performance.now() - start)
 
   output.event('sent', { ...sent, ms }, [
-    `Sent ${sent.name}, ${formatBytes(sent.bytes)} in ${ms} ms, ${formatBytes(sent.bytes / Math.max(ms, 0.001) * 1000)}/s`,
+    `Sent ${printable(sent.name)}, ${formatBytes(sent.bytes)} in ${ms} ms, ${formatBytes(sent.bytes / Math.max(ms, 0.001) * 1000)}/s`,
     `  SHA-256  ${sent.sha256}, the same on both sides`
   ].join('\n'))
 }

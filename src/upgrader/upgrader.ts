@@ -206,6 +206,10 @@ function indexSchemes (schemes: SecurityScheme[]): Map<string, SecurityScheme> {
   const index = new Map<string, SecurityScheme>()
 
   for (const scheme of schemes) {
+    if (typeof scheme?.protocol !== 'string') {
+      throw new InvalidParametersError(`A security scheme is an object, as quicDatagram() and dtls() return one, not of the type ${typeof scheme}`)
+    }
+
     const length = new TextEncoder().encode(scheme.protocol).byteLength
 
     if (length === 0 || length > MAX_NAME_LENGTH || !scheme.protocol.isWellFormed()) {

@@ -3,5 +3,5 @@
  */
 export { FILE_PROTOCOL } from './messages.ts'
 export { receiveFile } from './receive-file.ts'
-export { sendFile } from './send-file.ts'
+export { checkFile, sendFile } from './send-file.ts'
 export type { ReceivedFile } from './receive-file.ts'

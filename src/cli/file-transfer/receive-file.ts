@@ -4,6 +4,7 @@ import { FileTransferError, LocalFileError } from '../errors.ts'
 import { IncomingFile } from './incoming-file.ts'
 import { MESSAGE_LIMITS, readHeader, writeMessage } from './messages.ts'
 import { readContent } from './read-content.ts'
+import { safeName } from './safe-name.ts'
 import type { Header, Result } from './messages.ts'
 import type { Stream } from '@libp2p/interface'
 
@@ -103,7 +104,13 @@ async function store (stream: Stream, file: IncomingFile, { name, size }: Header
     }
   }
 
-  await file.write(checked())
+  try {
+    await file.write(checked())
+  } catch (err: any) {
+    throw err instanceof LocalFileError || err instanceof FileTransferError || signal.aborted
+      ? err
+      : new FileTransferError(`${safeName(name)} broke off after ${bytes} of ${size} bytes: ${err.message}`, { cause: err })
+  }
 
   if (bytes < size) {
     throw new FileTransferError(`The sender stopped after ${bytes} of ${size} bytes`)

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { lpStream } from '@libp2p/utils'
@@ -40,26 +41,49 @@ export async function sendFile (connection: Connection, path: string, options: S
   const file = await openFile(path)
 
   try {
-    const stream = await connection.newStream(FILE_PROTOCOL, { signal: options.signal })
+    const stream = await openStream(connection, basename(path), options)
 
     try {
       return await send(stream, file, basename(path), options)
     } catch (err: any) {
       stream.abort(err)
-      throw OWN_ERRORS.some(own => err instanceof own) || options.signal.aborted
-        ? err
-        : new FileTransferError(`${basename(path)} was not confirmed by the receiver, the transfer broke off: ${err.message}`, { cause: err })
+
+      if (OWN_ERRORS.some(own => err instanceof own) || options.signal.aborted) {
+        throw err
+      }
+
+      const reason = connection.status === 'open' ? `the transfer broke off: ${err.message}` : 'the connection ended'
+      throw new FileTransferError(`${basename(path)} was not confirmed by the receiver, ${reason}`, { cause: err })
     }
   } finally {
     await file.close()
   }
 }
 
+async function openStream (connection: Connection, name: string, { signal }: SendFileOptions): Promise<Stream> {
+  try {
+    return await connection.newStream(FILE_PROTOCOL, { signal })
+  } catch (err: any) {
+    throw err.name === 'UnsupportedProtocolError'
+      ? new FileRefusedError(`${name} was refused: the node receives no files, it does not speak ${FILE_PROTOCOL}`, { cause: err })
+      : err
+  }
+}
+
+/**
+ * Rejects with `LocalFileError` if the file can't be sent
+ */
+export async function checkFile (path: string): Promise<void> {
+  const file = await openFile(path)
+  await file.close()
+}
+
 async function openFile (path: string): Promise<FileHandle> {
   let file: FileHandle | undefined
 
   try {
-    file = await open(path)
+    // a pipe that nobody writes to would have us wait; not every system has such a flag
+    file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
 
     if (!(await file.stat()).isFile()) {
       throw new Error('not a regular file')
