@@ -92,6 +92,16 @@ describe('a session\'s stream as a libp2p stream', () => {
     await stream.onDrain()
   })
 
+  it('waits for a drain also while it is being closed', async () => {
+    secure.canSendMore = false
+    stream.send(Uint8Array.of(1))
+    const closed = stream.close()
+    const drain = stream.onDrain()
+    secure.handler.onDrain()
+
+    await Promise.all([drain, closed])
+  })
+
   it('waits for a drain no longer than told, or than it is open', async () => {
     secure.canSendMore = false
     stream.send(Uint8Array.of(1))

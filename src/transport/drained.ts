@@ -21,8 +21,8 @@ export async function drained (stream: Stream, options: AbortOptions = {}): Prom
   stream.addEventListener('close', onClose)
 
   try {
-    if (stream.status !== 'open') {
-      throw new StreamStateError(`The stream is ${stream.status}`)
+    if (stream.status !== 'open' && stream.status !== 'closing') {
+      throw new StreamStateError(`The stream is ${stream.status}, open another one to send`)
     }
 
     await raceSignal(drain.promise, options.signal)
