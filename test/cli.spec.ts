@@ -356,6 +356,24 @@ describe('psec command', () => {
       expect(command.stderr).to.match(/^psec: LocalFileError: Can't write the output/).and.not.include('    at ')
     })
 
+    it('goes on when its errors can\'t be written', async function () {
+      if (!existsSync('/dev/full')) {
+        this.skip()
+      }
+
+      const listener = new PsecCommand(['listen', '--json', '--listen', LOOPBACK], 'exec 2> /dev/full')
+      running.push(listener)
+      const { multiaddrs: [address] } = await listener.event('listening')
+      const path = join(folder, 'file')
+      await writeFile(path, '')
+
+      expect((await run('send', address, path)).status).to.equal(1)
+      await listener.event('error')
+      expect((await run('ping', address, '-c', '1')).status).to.equal(0)
+      listener.kill('SIGINT')
+      expect(await listener.exit()).to.equal(0)
+    })
+
     it('ends when nobody reads its output any more', async () => {
       const { listener, address } = await listen()
       listener.closeStdout()

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { defaultLogger } from '@libp2p/logger'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
@@ -91,5 +92,44 @@ describe('a port of the engine', () => {
     await overheard.promise
 
     expect(told).to.deep.equal(['the end', 'a proposal'])
+  })
+
+  it('passes on what follows if somebody throws, whose error is not lost either', async () => {
+    const told: number[] = []
+    const batches = [{
+      records: Float64Array.of(NOTICE, 0, 0, 0, 0, NOTICE, 0, 1, 0, 0),
+      data: new Uint8Array(),
+      notices: [1, 2].map((port): NativeNotice => ({ type: 'raw', host: '192.0.2.1', port, data: Uint8Array.of(0) }))
+    }]
+    let wake = (): void => {}
+    // as above
+    // eslint-disable-next-line no-new
+    new (EnginePort as any)({
+      onRaw: (_host: string, port: number) => {
+        told.push(port)
+
+        if (port === 1) {
+          throw new Error('A handler failed')
+        }
+      }
+    }, (callback: () => void) => {
+      wake = callback
+
+      return { drain: () => batches.shift() ?? null }
+    })
+
+    // the test runner's, which takes any for the test's failure
+    const listeners = process.listeners('uncaughtException')
+    process.removeAllListeners('uncaughtException')
+
+    try {
+      const uncaught = once(process, 'uncaughtException')
+      wake()
+
+      expect((await uncaught)[0]).to.have.property('message', 'A handler failed')
+      expect(told).to.deep.equal([1, 2])
+    } finally {
+      listeners.forEach(listener => process.on('uncaughtException', listener))
+    }
   })
 })

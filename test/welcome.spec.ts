@@ -13,13 +13,12 @@ import { PsecUpgrader } from '../src/upgrader/index.ts'
 import { decodeFrame, encodeFrame, looksLikeFrame } from '../src/wire/index.ts'
 import { expectEcho, handleEcho } from './fixtures/echo.ts'
 import { eventually } from './fixtures/eventually.ts'
+import { captureFirstFlight } from './fixtures/first-flight.ts'
 import { createNode, stopNodes } from './fixtures/nodes.ts'
 import { OpenEndpoints } from './fixtures/open-endpoints.ts'
 import { recordMetrics } from './fixtures/record-metrics.ts'
-import { UdpPath } from './fixtures/udp-path.ts'
 import { UdpRelay } from './fixtures/udp-relay.ts'
 import type { RecordedMetrics } from './fixtures/record-metrics.ts'
-import type { Carry } from './fixtures/udp-path.ts'
 import type { PsecInit } from '../src/index.ts'
 import type { PacketSocket } from '../src/sockets/index.ts'
 import type { SecuredSocket } from '../src/upgrader/index.ts'
@@ -33,9 +32,9 @@ interface Target {
   metrics: RecordedMetrics
 }
 
-async function createTarget (init: PsecInit = {}, privateKey?: PrivateKey): Promise<Target> {
+async function createTarget (init: PsecInit = {}): Promise<Target> {
   const metrics = recordMetrics()
-  const node = await createNode({ metrics: metrics.metrics, psec: init, privateKey })
+  const node = await createNode({ metrics: metrics.metrics, psec: init })
   await handleEcho(node)
 
   return { node, metrics }
@@ -117,28 +116,6 @@ describe('strangers who are welcome', () => {
     })
   }
 
-  for (const lower of ['who was answered', 'who answered']) {
-    it(`end with one connection if they are dialled when they were just answered, and proposed again before they had the answer, ${lower} being the lower`, async () => {
-      const [aliceKey, bobKey] = await generateKeys(lower === 'who was answered')
-      const [alice, bob] = [await createTarget({}, aliceKey), await createTarget({}, bobKey)]
-      // a round trip takes longer than the wait between two proposals
-      const carry: Carry = (_datagram, deliver) => { setTimeout(deliver, 200) }
-      const path = await UdpPath.open(portOf(alice), portOf(bob), { fromFirst: carry, fromSecond: carry })
-
-      try {
-        const first = alice.node.dial(path.toSecond)
-        await eventually(() => stats(bob).welcomed === 1)
-        const second = bob.node.dial(path.toFirst)
-
-        await Promise.all((await Promise.all([first, second])).map(expectEcho))
-        expect(alice.node.getConnections()).to.have.lengthOf(1)
-        expect(bob.node.getConnections()).to.have.lengthOf(1)
-      } finally {
-        path.close()
-      }
-    })
-  }
-
   it('wait until there is room for them', async () => {
     const bob = await createTarget({ maxPendingInbound: 1, validationThreshold: 100, handshakeTimeout: 400 })
     const silent = createSocket('udp4')
@@ -182,13 +159,16 @@ describe('the welcome of a UDP port', () => {
     /** What Bob got from Alice's proposal: the socket, and the one beside it by which he dials her */
     accepted: Promise<[PacketSocket, PacketSocket | undefined]>
     dialled: PacketSocket
+
+    /** Whether what Bob's dial has agreed on is a simultaneous negotiation, once it has agreed */
+    isSimultaneous (): boolean | undefined
     stop (): void
   }
 
   /**
    * Alice dials Bob, whose engine answers her; he dials her before JavaScript has heard of that
    */
-  async function cross (aliceKey: PrivateKey, bobKey: PrivateKey, isLost: boolean): Promise<Crossing> {
+  async function cross (aliceKey: PrivateKey, bobKey: PrivateKey, { lose = 0, delay = 0 }: { lose?: number, delay?: number }): Promise<Crossing> {
     const [aliceUpgrader, bobUpgrader] = [createUpgrader(aliceKey), createUpgrader(bobKey)]
     const [alice, bob] = [endpoints.open(), endpoints.open()]
     const controller = new AbortController()
@@ -196,12 +176,22 @@ describe('the welcome of a UDP port', () => {
     const accepted = Promise.withResolvers<[PacketSocket, PacketSocket | undefined]>()
     const crossing = Promise.withResolvers<[PacketSocket, Promise<SecuredSocket>]>()
     const socket = alice.connect(bob.localAddress)
-    let toLose = isLost ? 1 : 0
+    let toLose = lose
+    // what comes to Alice, unless it is lost, waits until she has proposed again
+    const late: Uint8Array[] = []
+    let isLate = delay > 0
     socket.addEventListener('message', (evt) => {
-      if (evt.detail[0] === 1 && toLose-- > 0) {
+      const isLost = evt.detail[0] === 1 && toLose-- > 0
+
+      if (isLost || isLate) {
         evt.stopImmediatePropagation()
+        late.push(...(isLost ? [] : [evt.detail]))
       }
     })
+    setTimeout(() => {
+      isLate = false
+      late.splice(0).forEach(datagram => { (socket as any).receive(datagram) })
+    }, delay)
     bob.welcome(bobUpgrader.prepareAnswers())
     bob.accept({
       filter: datagram => bobUpgrader.isProposal(datagram),
@@ -210,6 +200,7 @@ describe('the welcome of a UDP port', () => {
       }
     })
 
+    let isSimultaneous: boolean | undefined
     let attempts = 0
     const toBob = aliceUpgrader.upgradeOutbound(socket, {
       signal,
@@ -222,7 +213,14 @@ describe('the welcome of a UDP port', () => {
             }
 
             const dialled = bob.connect(alice.localAddress)
-            crossing.resolve([dialled, bobUpgrader.upgradeOutbound(dialled, { signal })])
+            crossing.resolve([dialled, bobUpgrader.upgradeOutbound(dialled, {
+              signal,
+              onProgress: (evt) => {
+                if (evt.type === 'psec:agreed') {
+                  isSimultaneous = evt.detail.simultaneous
+                }
+              }
+            })])
           })
         }
       }
@@ -238,6 +236,7 @@ describe('the welcome of a UDP port', () => {
       toAlice,
       accepted: accepted.promise,
       dialled,
+      isSimultaneous: () => isSimultaneous,
       stop: () => { controller.abort(new Error('This test is over')) }
     }
   }
@@ -245,7 +244,7 @@ describe('the welcome of a UDP port', () => {
   for (const lower of ['the stranger', 'we']) {
     it(`goes before what is proposed to the stranger in the same moment, ${lower} having the lower id`, async () => {
       const [aliceKey, bobKey] = await generateKeys(lower === 'the stranger')
-      const { bobId, toBob, accepted, dialled, stop } = await cross(aliceKey, bobKey, false)
+      const { bobId, toBob, accepted, dialled, stop } = await cross(aliceKey, bobKey, {})
       const [socket, older] = await accepted
       expect(older).to.equal(dialled)
       expect(socket).to.not.equal(dialled)
@@ -256,9 +255,20 @@ describe('the welcome of a UDP port', () => {
       stop()
     })
 
+    it(`goes before that also if the stranger proposes again before it has the answer, ${lower} having the lower id`, async () => {
+      const [aliceKey, bobKey] = await generateKeys(lower === 'the stranger')
+      const { toBob, accepted, dialled, isSimultaneous, stop } = await cross(aliceKey, bobKey, { delay: 600 })
+      const { session, negotiation } = await toBob
+      expect(negotiation).to.include({ role: 'initiator', simultaneous: false })
+      expect((await accepted)[1]).to.equal(dialled)
+      expect(isSimultaneous()).to.be.undefined()
+      session.abort(new Error('This test is over'))
+      stop()
+    })
+
     it(`gives way to that if the answer is lost, ${lower} having the lower id`, async () => {
       const [aliceKey, bobKey] = await generateKeys(lower === 'the stranger')
-      const { bobId, toBob, toAlice, accepted, stop } = await cross(aliceKey, bobKey, true)
+      const { bobId, toBob, toAlice, accepted, stop } = await cross(aliceKey, bobKey, { lose: 1 })
       const { session, negotiation } = await toBob
       expect(negotiation).to.include({ role: lower === 'the stranger' ? 'initiator' : 'responder', simultaneous: true })
       expect(session.remotePeer.equals(bobId)).to.equal(true)
@@ -268,6 +278,42 @@ describe('the welcome of a UDP port', () => {
       stop()
     })
   }
+
+  it('does not keep us from those whose address was forged', async () => {
+    const [aliceKey, bobKey, forgerKey] = await Promise.all(Array.from({ length: 3 }, async () => generateKeyPair('Ed25519')))
+    const [aliceUpgrader, bobUpgrader] = [createUpgrader(aliceKey), createUpgrader(bobKey)]
+    const [alice, bob] = [endpoints.open(), endpoints.open()]
+    const signal = AbortSignal.timeout(20_000)
+    const opened: Array<PacketSocket | undefined> = []
+    alice.accept({
+      filter: datagram => aliceUpgrader.isProposal(datagram),
+      onSocket: (socket, firstDatagram) => { aliceUpgrader.upgradeInbound(socket, { firstDatagram, signal }).catch(() => {}) }
+    })
+    bob.welcome(bobUpgrader.prepareAnswers())
+    bob.accept({
+      filter: datagram => bobUpgrader.isProposal(datagram),
+      onSocket: (socket, firstDatagram, _validated, dialled) => {
+        opened.push(dialled)
+        bobUpgrader.upgradeInbound(socket, { firstDatagram, signal }).catch(() => {})
+      }
+    })
+    const [packet] = await captureFirstFlight()
+    const forged = encodeFrame({ type: 'propose', peerId: peerIdFromPrivateKey(forgerKey).toMultihash().bytes, schemes: [quicDatagram().protocol], initiationPacket: packet })
+    const socket = alice.connect(bob.localAddress)
+    socket.send(forged)
+
+    for (const end = performance.now() + 5_000; bob.stats.welcomed === 0 && performance.now() < end;) {
+      // JavaScript hears of nothing
+    }
+
+    socket.close()
+    const dialled = bob.connect(alice.localAddress)
+    const { session } = await bobUpgrader.upgradeOutbound(dialled, { signal })
+
+    expect(session.remotePeer.equals(peerIdFromPrivateKey(aliceKey))).to.equal(true)
+    expect(opened).to.deep.equal([dialled])
+    session.abort(new Error('This test is over'))
+  })
 
   it('ends with the acceptor turning the stranger away', async () => {
     const [aliceKey, bobKey] = [await generateKeyPair('Ed25519'), await generateKeyPair('Ed25519')]

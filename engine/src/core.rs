@@ -491,11 +491,10 @@ impl Core {
                 }
                 if first >= 0xc0 && self.shield.awaits_proof(&origin.remote) {
                     self.receive_shielded(now, origin, data);
-                } else if let Some(response) =
+                } else if let Some((response, packet_at)) =
                     self.shield.answer_to_repetition(now, &origin.remote, &data)
                 {
-                    self.counters.shielded += 1;
-                    self.respond_raw(origin.remote, origin.local, response.to_vec());
+                    self.answer_again(now, origin, data, &response, packet_at);
                 } else {
                     self.surface(origin, &data);
                 }
@@ -982,6 +981,27 @@ impl Core {
             }
             Verdict::Unprepared => self.counters.turned_away_unprepared += 1,
             Verdict::Quota => self.counters.turned_away_prefix += 1,
+        }
+    }
+
+    /// A proposal that the shield has answered comes again, or its first transmission comes late, from somebody whom JavaScript dials.
+    fn answer_again(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        mut data: BytesMut,
+        response: &[u8],
+        packet_at: usize,
+    ) {
+        if !self.has_room_for_response() {
+            self.counters.responses_overflow += 1;
+            return;
+        }
+        self.counters.shielded += 1;
+        self.respond_raw(origin.remote, origin.local, response.to_vec());
+        let packet = data.split_off(packet_at);
+        if !packet.is_empty() {
+            self.receive_shielded(now, origin, packet);
         }
     }
 

@@ -253,18 +253,22 @@ impl Shield {
     }
 
     /// A proposal of somebody whom JavaScript dials, and who may go by the answer that it was given before: that answer, if it is the same
-    /// proposal again. `None` if JavaScript is to have it, as it is after a while: the answer may be lost, and what JavaScript proposes
-    /// be taken for what crosses this one.
+    /// proposal again, and where its initiation packet begins, since the first transmission may come last. `None` if JavaScript is to have
+    /// it, as it is after a while: the answer may be lost, and what JavaScript proposes be taken for what crosses this one.
     pub fn answer_to_repetition(
         &self,
         now: Instant,
         remote: &SocketAddr,
         proposal: &[u8],
-    ) -> Option<Arc<[u8]>> {
+    ) -> Option<(Arc<[u8]>, usize)> {
         let known = self.proposals.get(remote).filter(|it| !it.passed_on)?;
-        // With a packet it would be a new dial's.
-        let is_repeated = now.duration_since(known.at) < CROSSING_TIME && proposal == known.bare();
-        is_repeated.then(|| known.answer.response.clone())
+        if now.duration_since(known.at) >= CROSSING_TIME {
+            return None;
+        }
+        let field = proposal.strip_prefix(&known.bare()[..])?;
+        let packet_length = field.len() - packet_offset(field)?;
+        let packet_at = proposal.len() - packet_length;
+        Some((known.answer.response.clone(), packet_at))
     }
 
     /// JavaScript hears of the proposal, with its proof.

@@ -27,6 +27,9 @@ process.stdout.on('error', (err: NodeJS.ErrnoException) => {
   }
 })
 
+// what went wrong finds no reader there either
+process.stderr.on('error', () => {})
+
 status = await main(process.argv.slice(2), {
   get stdin () {
     return process.stdin

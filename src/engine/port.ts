@@ -209,89 +209,90 @@ export class EnginePort {
   }
 
   #drain (): void {
-    let more = true
+    for (let i = 0; i < BATCHES_PER_TURN; i++) {
+      const batch = this.#native.drain()
 
-    try {
-      for (let i = 0; i < BATCHES_PER_TURN; i++) {
-        const batch = this.#native.drain()
-
-        if (batch == null) {
-          more = false
-          return
-        }
-
-        this.#dispatch(batch)
-
-        // a session is over: whoever had it closes its socket before anything else that came of the same remote is passed on
-        if (batch.notices.at(-1)?.type === 'closed') {
-          return
-        }
+      if (batch == null) {
+        return
       }
-    } finally {
-      // also if somebody's handler has thrown: the engine does not wake us again before it has nothing left
-      if (more) {
-        setImmediate(() => { this.#drain() })
+
+      this.#dispatch(batch)
+
+      // a session is over: whoever had it closes its socket before anything else that came of the same remote is passed on
+      if (batch.notices.at(-1)?.type === 'closed') {
+        break
+      }
+    }
+
+    setImmediate(() => { this.#drain() })
+  }
+
+  #dispatch (batch: NativeBatch): void {
+    for (let i = 0; i < batch.records.length; i += RECORD) {
+      try {
+        this.#onRecord(batch, i)
+      } catch (err) {
+        // what a handler throws must not take from the others what is theirs
+        queueMicrotask(() => { throw err })
       }
     }
   }
 
-  #dispatch ({ records, data, notices }: NativeBatch): void {
-    for (let i = 0; i < records.length; i += RECORD) {
-      const kind = records[i]
-      const a = records[i + 2]
-      const b = records[i + 3]
+  #onRecord ({ records, data, notices }: NativeBatch, i: number): void {
+    const kind = records[i]
+    const a = records[i + 2]
+    const b = records[i + 3]
 
-      if (kind === NOTICE) {
-        this.#onNotice(records[i + 1], notices[a])
-        continue
-      }
+    if (kind === NOTICE) {
+      this.#onNotice(records[i + 1], notices[a])
+      return
+    }
 
-      const session = this.#sessions.get(records[i + 1])
+    const session = this.#sessions.get(records[i + 1])
 
-      if (session == null) {
-        continue
-      }
+    if (session == null) {
+      return
+    }
 
-      switch (kind) {
-        case STREAM_DATA:
-          session.onStreamData(a, data.subarray(b, b + records[i + 4]))
-          break
-        case DATAGRAM:
-          session.onDatagram(data.subarray(a, a + b))
-          break
-        case STREAM_WRITTEN:
-          session.onStreamWritten(a, b)
-          break
-        case DATAGRAMS_SENT:
-          session.onDatagramsSent(a, b)
-          break
-        case STREAM_OPENED:
-          session.onStreamOpened(a)
-          break
-        case STREAM_READY:
-          session.onStreamReady(a, b)
-          break
-        case STREAM_FINISHED:
-          session.onStreamFinished(a)
-          break
-        case STREAM_RESET:
-          session.onStreamReset(a)
-          break
-        case STREAM_STOPPED:
-          session.onStreamStopped(a)
-          break
-        case DATAGRAMS_DROPPED:
-          session.onDatagramsDropped(a)
-          break
-        case STREAM_LIMIT:
-          session.onStreamLimit(a)
-          break
-        case PATH:
-          session.onPath(a, b)
-          break
-        default:
-          throw new EngineFailedError(`The native engine sent an event of the unknown kind ${kind}: it was built from other sources than this package, run "npm run build:engine"`)
-      }
+    switch (kind) {
+      case STREAM_DATA:
+        session.onStreamData(a, data.subarray(b, b + records[i + 4]))
+        break
+      case DATAGRAM:
+        session.onDatagram(data.subarray(a, a + b))
+        break
+      case STREAM_WRITTEN:
+        session.onStreamWritten(a, b)
+        break
+      case DATAGRAMS_SENT:
+        session.onDatagramsSent(a, b)
+        break
+      case STREAM_OPENED:
+        session.onStreamOpened(a)
+        break
+      case STREAM_READY:
+        session.onStreamReady(a, b)
+        break
+      case STREAM_FINISHED:
+        session.onStreamFinished(a)
+        break
+      case STREAM_RESET:
+        session.onStreamReset(a)
+        break
+      case STREAM_STOPPED:
+        session.onStreamStopped(a)
+        break
+      case DATAGRAMS_DROPPED:
+        session.onDatagramsDropped(a)
+        break
+      case STREAM_LIMIT:
+        session.onStreamLimit(a)
+        break
+      case PATH:
+        session.onPath(a, b)
+        break
+      default:
+        throw new EngineFailedError(`The native engine sent an event of the unknown kind ${kind}: it was built from other sources than this package, run "npm run build:engine"`)
     }
   }
 

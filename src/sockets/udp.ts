@@ -11,7 +11,7 @@ import { realClock } from '../clock.ts'
 import { loadEngine } from '../engine/load.ts'
 import { EnginePort } from '../engine/port.ts'
 import { AddressInUseError, AddressUnavailableError, AddressUnreachableError } from '../errors.ts'
-import { frameType, looksLikeFrame } from '../wire/index.ts'
+import { looksLikeFrame } from '../wire/index.ts'
 import { formatPacketAddress, isIPv6 } from './index.ts'
 import type { EndpointShield, PacketAcceptor, PacketAddress, PacketEndpoint, PacketEndpointFactory, PacketSocket, PacketSocketEvents, PreparedAnswers } from './index.ts'
 import type { NativeFlow } from '../engine/flow.ts'
@@ -38,9 +38,9 @@ const MAX_SOCKETS_PER_REMOTE = 2
 
 /**
  * How long a remote that was answered, and that we have dialled since, may go on proposing, in milliseconds, before it seems to have lost
- * the answer: a round trip, and then some
+ * the answer: two round trips, and then some
  */
-const CROSSING_TIME = 1_000
+const CROSSING_TIME = 2_000
 
 /**
  * What a port keeps for its remotes; beyond that the newest is dropped, and counted, where it says nothing else. Each is a whole
@@ -198,7 +198,8 @@ export class UdpEndpoint implements PacketEndpoint {
       throw new InvalidParametersError(`There are ${sockets.length} sockets for ${address} already, close one first`)
     }
 
-    return this.#open(old.remoteAddress, old.localHost)
+    // it answers, and what we dialled before may still cross that
+    return this.#openBeside(isDialling(old) ? old : old.beside, old.remoteAddress, old.localHost)
   }
 
   shield (shield: EndpointShield | undefined): void {
@@ -353,16 +354,16 @@ export class UdpEndpoint implements PacketEndpoint {
 
   #deliver ({ address, sockets }: Remote, datagram: Uint8Array, localHost?: string): void {
     const newest = sockets.at(-1)
-    // A remote that goes on proposing has not got the answer that it was given, and may take notice of what we have proposed.
-    const isForBoth = frameType(datagram) === 'propose' && newest?.beside?.status === 'open' && isDialling(newest.beside) &&
-      realClock.now() - newest.openedAt > CROSSING_TIME
+    // A remote that goes on has not got the answer that it was given, and may take notice of what we have proposed; or it was never the
+    // remote that was answered.
+    const isForBoth = newest?.beside?.status === 'open' && isDialling(newest.beside) && realClock.now() - newest.openedAt > CROSSING_TIME
     // A negotiation is the newest socket's.
     const takers = looksLikeFrame(datagram)
       ? sockets.filter(socket => socket === newest || isForBoth)
       : sockets.filter(socket => !socket.handedOver)
 
     // What the engine passed on just before it heard that the flow is a scheme's now: back to it.
-    if (takers.length === 0) {
+    if (takers.length === 0 || (!looksLikeFrame(datagram) && newest?.beside != null && newest.handedOver)) {
       this.#port.commands.inject(address.host, address.port, datagram)
     }
 

@@ -4,6 +4,7 @@ import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { lpStream } from '@libp2p/utils'
 import { FileMismatchError, FileRefusedError, FileTransferError, LocalFileError } from '../errors.ts'
+import { printable } from '../printable.ts'
 import { FILE_PROTOCOL, MESSAGE_LIMITS, readResult, readVerdict, writeMessage } from './messages.ts'
 import type { Connection, Stream } from '@libp2p/interface'
 import type { FileHandle } from 'node:fs/promises'
@@ -92,7 +93,7 @@ async function openFile (path: string): Promise<FileHandle> {
     return file
   } catch (err: any) {
     await file?.close()
-    throw new LocalFileError(`Can't read ${path}: ${err.message}`, { cause: err })
+    throw new LocalFileError(printable(`Can't read ${path}: ${err.message}`, 1000), { cause: err })
   }
 }
 

@@ -65,7 +65,7 @@ export class NativeStream implements SecureStream {
   }
 
   start (handler: SecureStreamHandler): void {
-    while (this.#held.length > 0) {
+    while (this.#held.length > 0 && !this.#silent) {
       this.#held.shift()?.(handler)
     }
 
