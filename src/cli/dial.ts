@@ -10,7 +10,9 @@ import type { Multiaddr } from '@multiformats/multiaddr'
  * Dial, and report the connection. Rejects with `UsageError` if the address is the node's own, and with what libp2p's dial rejects with.
  */
 export async function dial (node: PsecNode, address: Multiaddr, { output, signal }: CommandContext): Promise<Connection> {
-  if (getPeerId(address) === node.peerId.toString()) {
+  const peerId = getPeerId(address)
+
+  if (peerId != null && peerId === node.peerId.toString()) {
     throw new UsageError(`${address} is this node itself: --key has to be another key than that of the node to dial`)
   }
 
