@@ -37,7 +37,7 @@ const KEY_OFFSET = 8
 const KEY_LENGTH = 32
 
 /** Nobody listens here */
-const LIMITS = { waiting: 0, strangers: 0, guests: 0, strangerDatagrams: 0, responses: 2 * PORTS * BATCH, waitingBytes: 0, socketBuffer: 4 * 1024 * 1024 }
+const LIMITS = { waiting: 0, strangers: 0, guests: 0, strangerDatagrams: 0, crossingTime: 0, responses: 2 * PORTS * BATCH, waitingBytes: 0, socketBuffer: 4 * 1024 * 1024 }
 
 const engine = loadEngine()
 const ports = Array.from({ length: PORTS }, () => engine.NativePort.bind('0.0.0.0', 0, false, LIMITS, () => {}))

@@ -13,7 +13,7 @@ import { negotiation, quicDatagram, udp } from '../src/index.ts'
 import { compareIds } from '../src/negotiation/index.ts'
 import { QUIC_DATAGRAM } from '../src/schemes/quic-datagram/protocol.ts'
 import { UdpEndpoint } from '../src/sockets/udp.ts'
-import { decodeFrame, encodeFrame, frameType, looksLikeFrame } from '../src/wire/index.ts'
+import { encodeFrame, frameType, looksLikeFrame } from '../src/wire/index.ts'
 import { ECHO, expectEcho } from './fixtures/echo.ts'
 import { trackEndpoints } from './fixtures/endpoints.ts'
 import { eventually } from './fixtures/eventually.ts'
@@ -149,29 +149,64 @@ class Stranger {
   }
 }
 
+/** A path on which the dials of two meet */
+interface Crossing {
+  fromFirst: Carry
+  fromSecond: Carry
+
+  /** Both have begun */
+  onDialled? (): Promise<void>
+}
+
+/** A round trip takes longer than the wait between two proposals */
+const slow: Carry = (_datagram, deliver) => { setTimeout(deliver, 200) }
+
 /**
- * Holds all but the first datagram until it is released
+ * Carries the first frame of that type in a way of its own
  */
-class Lock {
-  #waiting?: Array<() => void>
-  #isReleased = false
+function firstOf (type: Frame['type'], special: Carry): Carry {
+  let isFirst = true
 
-  carry: Carry = (_datagram, deliver) => {
-    if (this.#isReleased || this.#waiting == null) {
-      this.#waiting ??= []
-      deliver()
-    } else {
-      this.#waiting.push(deliver)
+  return (datagram, deliver) => {
+    const carry = isFirst && frameType(datagram) === type ? special : slow
+    isFirst &&= carry === slow
+    carry(datagram, deliver)
+  }
+}
+
+/** By what befalls the first's proposal, or the answer to it */
+const CROSSINGS: Record<string, () => Crossing> = {
+  'their first flight follows when the other\'s proposal is there': () => {
+    const sent: Array<Frame['type'] | undefined> = []
+    const waiting: Array<() => void> = []
+    let isHeld = false
+
+    return {
+      fromFirst: (_datagram, deliver) => {
+        isHeld ? waiting.push(deliver) : deliver()
+        isHeld ||= sent.length === 0
+      },
+      fromSecond: (datagram, deliver) => {
+        sent.push(frameType(datagram))
+        deliver()
+      },
+      onDialled: async () => {
+        await eventually(() => sent.includes('propose'))
+        isHeld = false
+        waiting.splice(0).forEach(deliver => { deliver() })
+      }
     }
-  }
-
-  /**
-   * From now on nothing waits
-   */
-  release (): void {
-    this.#isReleased = true
-    this.#waiting?.splice(0).forEach(deliver => { deliver() })
-  }
+  },
+  'they propose again before they have the answer': () => ({ fromFirst: slow, fromSecond: slow }),
+  'their proposal comes twice': () => ({
+    fromFirst: firstOf('propose', (_datagram, deliver) => { [200, 230].forEach(ms => { setTimeout(deliver, ms) }) }),
+    fromSecond: slow
+  }),
+  'their proposal comes after its repetition': () => ({
+    fromFirst: firstOf('propose', (_datagram, deliver) => { setTimeout(deliver, 500) }),
+    fromSecond: slow
+  }),
+  'the answer is lost': () => ({ fromFirst: slow, fromSecond: firstOf('accept', () => {}) })
 }
 
 describe('strangers who have to prove their address', () => {
@@ -198,13 +233,6 @@ describe('strangers who have to prove their address', () => {
     relays.push(relay)
 
     return relay
-  }
-
-  async function openPath (first: Target, second: Target, carry: Parameters<typeof UdpPath.open>[2]): Promise<UdpPath> {
-    const path = await UdpPath.open(first.port, second.port, carry)
-    paths.push(path)
-
-    return path
   }
 
   /**
@@ -283,71 +311,20 @@ describe('strangers who have to prove their address', () => {
 
     for (const lower of ['who was answered', 'who answered']) {
       for (const initiationPacket of [true, false]) {
-        it(`end with one connection if they are dialled when they were just answered, by a proposal ${initiationPacket ? 'with' : 'without'} an initiation packet, ${lower} being the lower`, async () => {
-          const keys = await generateKeys()
-          const [bobKey, aliceKey] = lower === 'who answered' ? keys : keys.reverse()
-          const bob = await createTarget({ validationThreshold: 0, initiationPacket }, { privateKey: bobKey })
-          const alice = await createTarget({ initiationPacket }, { privateKey: aliceKey })
-          const lock = new Lock()
-          const sentByBob: Array<Frame['type'] | 'packet'> = []
-          const path = await openPath(alice, bob, {
-            fromFirst: lock.carry,
-            fromSecond: (datagram, deliver) => {
-              sentByBob.push(looksLikeFrame(datagram) ? decodeFrame(datagram).type : 'packet')
-              deliver()
-            }
-          })
-
-          // the answer is on its way back when the other dials
-          const first = dial(alice.node, path.toSecond)
-          await eventually(() => stats(bob).shielded === 1)
-          const second = dial(bob.node, path.toFirst)
-          await eventually(() => sentByBob.includes('propose'))
-          lock.release()
-
-          await Promise.all((await Promise.all([first, second])).map(expectEcho))
-          expect(alice.node.getConnections()).to.have.lengthOf(1)
-          expect(bob.node.getConnections()).to.have.lengthOf(1)
-        })
-      }
-    }
-
-    for (const lower of ['who was answered', 'who answered']) {
-      for (const initiationPacket of [true, false]) {
-        for (const what of ['is repeated before they have the answer', 'comes twice', 'comes after its repetition', 'has its answer lost']) {
-          it(`end with one connection if they are dialled when they were just answered, and their proposal ${initiationPacket ? 'with' : 'without'} an initiation packet ${what}, ${lower} being the lower`, async () => {
+        for (const [what, cross] of Object.entries(CROSSINGS)) {
+          it(`end with one connection if they are dialled when they were just answered, ${initiationPacket ? 'with' : 'without'} an initiation packet, and ${what}, ${lower} being the lower`, async () => {
             const keys = await generateKeys()
             const [bobKey, aliceKey] = lower === 'who answered' ? keys : keys.reverse()
             const bob = await createTarget({ validationThreshold: 0, initiationPacket }, { privateKey: bobKey })
             const alice = await createTarget({ initiationPacket }, { privateKey: aliceKey })
-            // a round trip takes longer than the wait between two proposals
-            const carry: Carry = (_datagram, deliver) => { setTimeout(deliver, 200) }
-            let proposals = 0
-            let accepts = 0
-            const path = await openPath(alice, bob, {
-              fromFirst: (datagram, deliver) => {
-                const isFirst = frameType(datagram) === 'propose' && ++proposals === 1
-
-                if (isFirst && what === 'comes twice') {
-                  setTimeout(deliver, 230)
-                }
-
-                if (isFirst && what === 'comes after its repetition') {
-                  setTimeout(deliver, 500)
-                } else {
-                  carry(datagram, deliver)
-                }
-              },
-              fromSecond: (datagram, deliver) => {
-                if (frameType(datagram) !== 'accept' || ++accepts > 1 || what !== 'has its answer lost') {
-                  carry(datagram, deliver)
-                }
-              }
-            })
+            const crossing = cross()
+            const path = await UdpPath.open(alice.port, bob.port, crossing)
+            paths.push(path)
 
             const first = dial(alice.node, path.toSecond)
             await eventually(() => stats(bob).shielded === 1)
             const second = dial(bob.node, path.toFirst)
+            await crossing.onDialled?.()
 
             await Promise.all((await Promise.all([first, second])).map(expectEcho))
             expect(alice.node.getConnections()).to.have.lengthOf(1)

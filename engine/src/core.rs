@@ -40,6 +40,10 @@ const MAX_STRANGERS: usize = 1024;
 /// proposes afresh.
 const STRANGER_DATAGRAMS: u32 = 8;
 
+/// How long a stranger that was answered, and that JavaScript has dialled since, may go on proposing before it seems to have lost the
+/// answer: it has no other one before it gives its proof, which takes two round trips.
+const CROSSING_TIME: Duration = Duration::from_secs(2);
+
 /// Answers of QUIC itself (version negotiation, stateless reset) and first flights that wait to be sent.
 const MAX_RESPONSES: usize = 1024;
 
@@ -71,6 +75,8 @@ pub struct Limits {
     pub waiting_bytes: usize,
     /// See [`MAX_GUESTS`]
     pub guests: usize,
+    /// See [`CROSSING_TIME`]
+    pub crossing_time: Duration,
 }
 
 impl Default for Limits {
@@ -82,6 +88,7 @@ impl Default for Limits {
             responses: MAX_RESPONSES,
             waiting_bytes: MAX_WAITING_BYTES,
             guests: MAX_GUESTS,
+            crossing_time: CROSSING_TIME,
         }
     }
 }
@@ -491,10 +498,13 @@ impl Core {
                 }
                 if first >= 0xc0 && self.shield.awaits_proof(&origin.remote) {
                     self.receive_shielded(now, origin, data);
-                } else if let Some((response, packet_at)) =
-                    self.shield.answer_to_repetition(now, &origin.remote, &data)
-                {
-                    self.answer_again(now, origin, data, &response, packet_at);
+                } else if let Some((response, packet_at)) = self.shield.answer_to_repetition(
+                    now,
+                    &origin.remote,
+                    &data,
+                    self.limits.crossing_time,
+                ) {
+                    self.answer(now, origin, data, &response, packet_at);
                 } else {
                     self.surface(origin, &data);
                 }
@@ -955,7 +965,7 @@ impl Core {
     }
 
     /// A stranger proposes while the shield is up.
-    fn shield(&mut self, now: Instant, origin: Origin, mut data: BytesMut) {
+    fn shield(&mut self, now: Instant, origin: Origin, data: BytesMut) {
         // As good as lost on its way: nobody shall be forgotten for one that is not answered.
         if !self.has_room_for_response() {
             self.counters.responses_overflow += 1;
@@ -966,14 +976,9 @@ impl Core {
                 response,
                 packet_at,
             } => {
-                self.counters.shielded += 1;
                 // What comes now is this proposal's, and has to prove the address afresh.
                 self.strangers.remove(&origin.remote);
-                self.respond_raw(origin.remote, origin.local, response.to_vec());
-                let packet = data.split_off(packet_at);
-                if !packet.is_empty() {
-                    self.validate(now, origin, packet);
-                }
+                self.answer(now, origin, data, &response, packet_at);
             }
             Verdict::Pass => {
                 self.remember_stranger(origin.remote);
@@ -984,8 +989,8 @@ impl Core {
         }
     }
 
-    /// A proposal that the shield has answered comes again, or its first transmission comes late, from somebody whom JavaScript dials.
-    fn answer_again(
+    /// Answer a proposal, the first time or once more; its initiation packet is the scheme's.
+    fn answer(
         &mut self,
         now: Instant,
         origin: Origin,

@@ -256,6 +256,7 @@ pub struct NativeLimits {
     pub responses: u32,
     pub waiting_bytes: u32,
     pub guests: u32,
+    pub crossing_time: u32,
     pub socket_buffer: u32,
 }
 
@@ -269,6 +270,7 @@ impl From<NativeLimits> for Limits {
             // With none, no session would ever be heard.
             waiting_bytes: limits.waiting_bytes.max(1) as usize,
             guests: limits.guests as usize,
+            crossing_time: Duration::from_millis(limits.crossing_time.into()),
         }
     }
 }

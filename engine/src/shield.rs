@@ -20,10 +20,6 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(15);
 /// The time for which [`Policy::max_unprepared`] holds.
 const UNPREPARED_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a stranger that was answered, and that JavaScript has dialled since, may go on proposing before it seems to have lost the
-/// answer: it has no other one before it gives its proof, which takes two round trips.
-const CROSSING_TIME: Duration = Duration::from_secs(2);
-
 /// The type of a proposal (draft, "Frames").
 const PROPOSE: u8 = 0;
 
@@ -254,15 +250,16 @@ impl Shield {
 
     /// A proposal of somebody whom JavaScript dials, and who may go by the answer that it was given before: that answer, if it is the same
     /// proposal again, and where its initiation packet begins, since the first transmission may come last. `None` if JavaScript is to have
-    /// it, as it is after a while: the answer may be lost, and what JavaScript proposes be taken for what crosses this one.
+    /// it, as it is when `crossing_time` is over: the answer may be lost, and what JavaScript proposes be taken for what crosses this one.
     pub fn answer_to_repetition(
         &self,
         now: Instant,
         remote: &SocketAddr,
         proposal: &[u8],
+        crossing_time: Duration,
     ) -> Option<(Arc<[u8]>, usize)> {
         let known = self.proposals.get(remote).filter(|it| !it.passed_on)?;
-        if now.duration_since(known.at) >= CROSSING_TIME {
+        if now.duration_since(known.at) >= crossing_time {
             return None;
         }
         let field = proposal.strip_prefix(&known.bare()[..])?;

@@ -1,4 +1,4 @@
-import { CODE_P2P } from '@multiformats/multiaddr'
+import { toDialTarget } from '../transport/multiaddr.ts'
 import { connectionText, describeConnection, milliseconds } from './describe-connection.ts'
 import { UsageError } from './errors.ts'
 import type { CommandContext } from './command.ts'
@@ -10,9 +10,7 @@ import type { Multiaddr } from '@multiformats/multiaddr'
  * Dial, and report the connection. Rejects with `UsageError` if the address is the node's own, and with what libp2p's dial rejects with.
  */
 export async function dial (node: PsecNode, address: Multiaddr, { output, signal }: CommandContext): Promise<Connection> {
-  const peerId = getPeerId(address)
-
-  if (peerId != null && peerId === node.peerId.toString()) {
+  if (toDialTarget(address).remotePeer?.equals(node.peerId) === true) {
     throw new UsageError(`${address} is this node itself: --key has to be another key than that of the node to dial`)
   }
 
@@ -28,8 +26,4 @@ export async function dial (node: PsecNode, address: Multiaddr, { output, signal
   }
 
   return connection
-}
-
-function getPeerId (address: Multiaddr): string | undefined {
-  return address.getComponents().find(({ code }) => code === CODE_P2P)?.value
 }

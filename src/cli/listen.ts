@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import { access, mkdir } from 'node:fs/promises'
-import { CODE_P2P } from '@multiformats/multiaddr'
 import { listenFilter } from '../transport/filters.ts'
+import { toDialTarget } from '../transport/multiaddr.ts'
 import { expectNoMore, parseAddress, parseSchemes, parseString } from './arguments.ts'
 import { DATAGRAM_ECHO_PROTOCOL, echoDatagrams } from './datagram-echo.ts'
 import { connectionText, describeConnection } from './describe-connection.ts'
@@ -66,7 +66,7 @@ function parseListen (value: OptionValue): string[] {
   const addresses = Array.isArray(value) ? value.map(String) : [DEFAULT_LISTEN]
 
   for (const address of addresses) {
-    if (parseAddress(address).getComponents().some(({ code }) => code === CODE_P2P)) {
+    if (toDialTarget(parseAddress(address)).remotePeer != null) {
       throw new UsageError(`"${address}" names a peer id, which is not listened on: leave it out, and give that peer's key by --key`)
     }
 

@@ -194,6 +194,11 @@ export interface NativeLimits {
   guests: number
 
   /**
+   * In milliseconds
+   */
+  crossingTime: number
+
+  /**
    * In bytes, each way
    */
   socketBuffer: number

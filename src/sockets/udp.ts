@@ -199,7 +199,7 @@ export class UdpEndpoint implements PacketEndpoint {
     }
 
     // it answers, and what we dialled before may still cross that
-    return this.#openBeside(isDialling(old) ? old : old.beside, old.remoteAddress, old.localHost)
+    return this.#openAccepted(old.remoteAddress, old.localHost, isDialling(old) ? old : old.beside)
   }
 
   shield (shield: EndpointShield | undefined): void {
@@ -307,7 +307,7 @@ export class UdpEndpoint implements PacketEndpoint {
     if (entry != null && dialled == null) {
       this.#deliver(entry, datagram, localHost)
     } else if (this.#accepts(datagram, remote, false)) {
-      const socket = this.#openBeside(dialled, remote, localHost)
+      const socket = this.#openAccepted(remote, localHost, dialled)
       socket.answered = welcomed?.answer
       socket.guest = welcomed?.guest
       this.#acceptor?.onSocket(socket, datagram, false, dialled)
@@ -325,7 +325,7 @@ export class UdpEndpoint implements PacketEndpoint {
       this.#deliver(entry, proposal, localHost)
       this.#deliver(entry, datagram, localHost)
     } else if (this.#accepts(proposal, remote, true)) {
-      const socket = this.#openBeside(dialled, remote, localHost)
+      const socket = this.#openAccepted(remote, localHost, dialled)
       socket.answered = answer
       this.#acceptor?.onSocket(socket, proposal, true, dialled)
       socket.receive(datagram, localHost)
@@ -333,9 +333,9 @@ export class UdpEndpoint implements PacketEndpoint {
   }
 
   /**
-   * A socket for the acceptor, because the remote began
+   * A socket for the acceptor, because the remote began; beside the one by which we dial it, if we do
    */
-  #openBeside (dialled: UdpSocket | undefined, remote: PacketAddress, localHost?: string): UdpSocket {
+  #openAccepted (remote: PacketAddress, localHost: string | undefined, dialled: UdpSocket | undefined): UdpSocket {
     const socket = this.#open(remote, localHost)
     socket.accepted = true
     socket.beside = dialled
@@ -426,6 +426,7 @@ function nativeLimits (init: UdpInit): NativeLimits {
     strangers: limits.maxStrangers,
     strangerDatagrams: limits.maxStrangerDatagrams,
     guests: limits.maxGuests,
+    crossingTime: CROSSING_TIME,
     responses: limits.maxQueuedAnswers,
     waitingBytes: limits.maxWaitingBytes,
     socketBuffer: limits.socketBuffer
